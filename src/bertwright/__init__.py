@@ -1,0 +1,1 @@
+"""Bertwright: BERT end to end, from raw text to a served model."""

@@ -1,0 +1,108 @@
+"""The two shapes that travel between floors: a batch without padding, and a loss that nobody has divided yet.
+
+Axes, here and everywhere: N packed tokens, B sequences, T padded length, H hidden, A heads, D head width, V vocabulary,
+M masked tokens, R needed rows, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sequences laid end to end: no token in it is padding.
+
+    Sequence b occupies rows `cu_seqlens[b]` up to, not including, `cu_seqlens[b + 1]` of every `[N]` tensor.
+    """
+
+    input_ids: Int[Tensor, "N"]
+    """Vocabulary ids, int64."""
+    token_type_ids: Int[Tensor, "N"]
+    """0 in segment A, 1 in segment B, int64."""
+    position_ids: Int[Tensor, "N"]
+    """Place within the sequence, from 0, int64."""
+    cu_seqlens: Int[Tensor, "B+1"]
+    """Where each sequence starts, and N at the end, int32."""
+    max_length: int
+    """Tokens of the longest sequence."""
+    targets: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the objective or task predicts, by name; rows index the N axis."""
+
+    @classmethod
+    def pack(
+        cls,
+        input_ids: list[np.ndarray] | list[list[int]],
+        token_type_ids: list[np.ndarray] | list[list[int]],
+        targets: Mapping[str, Tensor] | None = None,
+    ) -> Batch:
+        """Lay sequences end to end.
+
+        Args:
+            input_ids: one array of ids per sequence; none may be empty.
+            token_type_ids: likewise, of the same lengths.
+            targets: kept as they are.
+        """
+        lengths = np.array([len(ids) for ids in input_ids], dtype=np.int64)
+        assert lengths.size and lengths.min() > 0, "a batch needs at least one sequence, and none of length 0"
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        positions = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
+        return cls(
+            input_ids=torch.from_numpy(np.concatenate(input_ids).astype(np.int64)),
+            token_type_ids=torch.from_numpy(np.concatenate(token_type_ids).astype(np.int64)),
+            position_ids=torch.from_numpy(positions),
+            cu_seqlens=torch.from_numpy(starts.astype(np.int32)),
+            max_length=int(lengths.max()),
+            targets=targets or {},
+        )
+
+    @property
+    def num_tokens(self) -> int:
+        """N."""
+        return self.input_ids.shape[0]
+
+    @property
+    def num_sequences(self) -> int:
+        """B."""
+        return self.cu_seqlens.shape[0] - 1
+
+    @property
+    def first_rows(self) -> Int[Tensor, "B"]:
+        """The row of every sequence's [CLS], int64."""
+        return self.cu_seqlens[:-1].long()
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Return the batch on a device."""
+        return replace(
+            self,
+            input_ids=self.input_ids.to(device),
+            token_type_ids=self.token_type_ids.to(device),
+            position_ids=self.position_ids.to(device),
+            cu_seqlens=self.cu_seqlens.to(device),
+            targets={name: tensor.to(device) for name, tensor in self.targets.items()},
+        )
+
+
+class LossTerm(NamedTuple):
+    """A sum and how many things it sums. Only the training loop divides, by the count over micro-batches and ranks."""
+
+    total: Float[Tensor, ""]
+    """Sum over the counted things, fp32."""
+    count: int
+    """How many."""
+
+
+class StepOutput(NamedTuple):
+    """What an objective says about one batch."""
+
+    losses: dict[str, LossTerm]
+    """Terms that are minimised: their means are added."""
+    metrics: dict[str, LossTerm]
+    """Terms that are only reported, such as the number of right answers."""

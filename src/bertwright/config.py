@@ -1,0 +1,342 @@
+"""Every dial of Bertwright: typed, frozen, with its unit, default and the place in the paper it comes from.
+
+"The paper" is Devlin et al. 2019, *BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding*.
+A configuration is written with `save_json`, read with `load_json`; unknown keys are refused with the nearest known one.
+
+    config = PretrainConfig(steps=20_000, lr=1e-3)
+    save_json(config, Path("run/config.json"))
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+from bertwright.errors import BertwrightError, nearest
+
+Activation = Literal["gelu", "gelu_new", "relu", "silu", "tanh"]
+ObjectiveName = Literal["mlm+nsp", "mlm"]
+Precision = Literal["auto", "fp32", "bf16"]
+Language = Literal["en", "zh", "multi"]
+
+C = TypeVar("C")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise BertwrightError(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BertConfig:
+    """The shape of the encoder, under the keys of the released `config.json` files. Paper: 3."""
+
+    vocab_size: int = 30_522
+    """Entries of the vocabulary."""
+    hidden_size: int = 768
+    """Width H of every token's vector."""
+    num_hidden_layers: int = 12
+    """Transformer layers L."""
+    num_attention_heads: int = 12
+    """Attention heads A; must divide `hidden_size`."""
+    intermediate_size: int = 3_072
+    """Width of the feed-forward layer; 4H in the paper."""
+    hidden_act: Activation = "gelu"
+    """Activation of the feed-forward layer: `gelu` is the erf form, `gelu_new` the tanh form."""
+    hidden_dropout_prob: float = 0.1
+    """Dropout on embeddings and on each sub-layer's output. Paper: A.2."""
+    attention_probs_dropout_prob: float = 0.1
+    """Dropout on attention probabilities. Paper: A.2."""
+    max_position_embeddings: int = 512
+    """Longest sequence, tokens."""
+    type_vocab_size: int = 2
+    """Segment kinds (A and B)."""
+    initializer_range: float = 0.02
+    """Standard deviation of the truncated normal that weights start from."""
+    layer_norm_eps: float = 1e-12
+    """Added to the variance in layer normalisation."""
+    pad_token_id: int = 0
+    """Id of [PAD]; used at the padded edge alone."""
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+                     "max_position_embeddings", "type_vocab_size"):  # fmt: skip
+            value = getattr(self, name)
+            _require(1 <= value <= 2**24, f"{name} must lie between 1 and {2**24:,}, not {value!r}")
+        _require(
+            self.hidden_size % self.num_attention_heads == 0,
+            f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}",
+        )
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+            value = getattr(self, name)
+            _require(0.0 <= value < 1.0, f"{name} must lie in [0, 1), not {value!r}")
+        _require(self.layer_norm_eps > 0, f"layer_norm_eps must be positive, not {self.layer_norm_eps!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocabConfig:
+    """How a WordPiece vocabulary is trained. Paper: 3 (WordPiece, 30,000 tokens)."""
+
+    size: int = 30_522
+    """Entries of the vocabulary, specials and [unused] slots included."""
+    cased: bool = False
+    """Keep upper case and accents."""
+    lang: Language = "en"
+    """Language of the corpus: `en`, `zh` or `multi`."""
+    min_frequency: int = 2
+    """A merge must occur at least this often."""
+    min_character_frequency: int = 1
+    """Characters rarer than this become [UNK]; 1 keeps every one of them."""
+    unused_slots: int = 0
+    """[unusedN] entries kept free for words added later (the released vocabularies have 994)."""
+
+    def __post_init__(self) -> None:
+        _require(self.size >= 6, f"size must be at least 6 (five specials and one character), not {self.size}")
+        for name in ("min_frequency", "min_character_frequency"):
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
+        _require(self.unused_slots >= 0, f"unused_slots must not be negative, not {self.unused_slots}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """How documents become examples. Paper: 3.1 and A.2."""
+
+    max_length: int = 128
+    """Longest example, tokens, with [CLS] and [SEP]."""
+    objective: ObjectiveName = "mlm+nsp"
+    """`mlm+nsp` builds segment pairs with a next-sentence label; `mlm` builds single segments."""
+    next_sentence_rule: Literal["google", "paper"] = "google"
+    """`google`: the released code's rule (a lone sentence is always given a random B: about 58 % random on short texts);
+    `paper`: exactly even odds for every example."""
+    short_seq_prob: float = 0.1
+    """Share of examples given a random shorter target length."""
+    held_out_prob: float = 0.01
+    """Share of the documents kept for evaluation."""
+    seed: int = 0
+    """Of lengths, split points and random partners."""
+
+    def __post_init__(self) -> None:
+        _require(8 <= self.max_length <= 65_535, f"max_length must lie between 8 and 65,535 tokens, not {self.max_length}")
+        for name in ("short_seq_prob", "held_out_prob"):
+            value = getattr(self, name)
+            _require(0.0 <= value < 1.0, f"{name} must lie in [0, 1), not {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskingConfig:
+    """Which tokens are predicted and what stands in their place. Paper: 3.1 and A.1."""
+
+    mask_prob: float = 0.15
+    """Share of tokens predicted."""
+    mask_token_prob: float = 0.8
+    """Of those, the share shown as [MASK]."""
+    random_token_prob: float = 0.1
+    """Of those, the share shown as a random token; the rest is shown unchanged."""
+
+    def __post_init__(self) -> None:
+        _require(0.0 < self.mask_prob < 1.0, f"mask_prob must lie in (0, 1), not {self.mask_prob!r}")
+        shares = self.mask_token_prob, self.random_token_prob
+        _require(
+            min(shares) >= 0 and sum(shares) <= 1.0 + 1e-9,
+            f"mask_token_prob {shares[0]!r} and random_token_prob {shares[1]!r} must not be negative nor exceed 1 together",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """What pre-training and fine-tuning share. Paper: A.2; google-research/bert `optimization.py`."""
+
+    lr: float = 1e-4
+    """Peak learning rate."""
+    warmup_ratio: float = 0.01
+    """Share of the steps in which the learning rate rises from 0; it then falls linearly to 0."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay; none on biases and layer normalisation."""
+    beta1: float = 0.9
+    """Adam's decay of the mean."""
+    beta2: float = 0.999
+    """Adam's decay of the square."""
+    eps: float = 1e-6
+    """Adam's epsilon."""
+    clip_norm: float = 1.0
+    """Largest global gradient norm; 0 turns clipping off."""
+    bias_correction: bool = False
+    """Adam's bias correction; the released code has none."""
+    dropout: float = 0.1
+    """Dropout everywhere in the encoder; 0 turns it off."""
+    precision: Precision = "auto"
+    """`fp32`, `bf16` (weights stay fp32), or `auto`: bf16 where the processor multiplies it natively."""
+    micro_batch_tokens: int = 8_192
+    """A step's batch is cut into micro-batches of at most this many tokens; gradients accumulate over them."""
+    threads: int = 0
+    """Processor threads; 0 leaves torch's choice."""
+    seed: int = 0
+    """Of initial weights, data order, masks and dropout."""
+    log_every: int = 10
+    """Steps between two lines of metrics.jsonl."""
+    eval_every: int = 1_000
+    """Steps between two evaluations on held-out data; 0: at the end alone."""
+    checkpoint_every: int = 1_000
+    """Steps between two checkpoints; 0: at the end alone."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints kept."""
+    tensorboard: bool = False
+    """Also write TensorBoard event files (needs `pip install bertwright[track]`)."""
+
+    def __post_init__(self) -> None:
+        _require(self.lr > 0 and math.isfinite(self.lr), f"lr must be positive, not {self.lr!r}")
+        for name in ("warmup_ratio", "dropout", "beta1", "beta2"):
+            value = getattr(self, name)
+            _require(0.0 <= value < 1.0, f"{name} must lie in [0, 1), not {value!r}")
+        for name in ("weight_decay", "clip_norm", "threads", "eval_every", "checkpoint_every", "seed"):
+            _require(getattr(self, name) >= 0, f"{name} must not be negative, not {getattr(self, name)!r}")
+        for name in ("micro_batch_tokens", "log_every", "keep_checkpoints"):
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)!r}")
+        _require(self.eps > 0, f"eps must be positive, not {self.eps!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(TrainConfig):
+    """Pre-training; the defaults are the paper's for its first 90 %, at length 128. Paper: 3.1 and A.2."""
+
+    objective: ObjectiveName = "mlm+nsp"
+    """What is learnt: `mlm+nsp` or `mlm`."""
+    steps: int = 1_000_000
+    """Optimizer steps."""
+    batch_tokens: int = 32_768
+    """Tokens in a step's batch: 256 sequences of 128."""
+    mask_prob: float = 0.15
+    """Share of tokens predicted."""
+    mask_token_prob: float = 0.8
+    """Of those, the share shown as [MASK]."""
+    random_token_prob: float = 0.1
+    """Of those, the share shown as a random token; the rest is shown unchanged."""
+    eval_tokens: int = 131_072
+    """Held-out tokens in one evaluation."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("steps", "batch_tokens", "eval_tokens"):
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)!r}")
+        self.masking  # noqa: B018  (its own checks apply)
+
+    @property
+    def masking(self) -> MaskingConfig:
+        """The masking dials, as `data.masking` takes them."""
+        return MaskingConfig(
+            mask_prob=self.mask_prob,
+            mask_token_prob=self.mask_token_prob,
+            random_token_prob=self.random_token_prob,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(TrainConfig):
+    """Fine-tuning with one added layer. Paper: 4 and A.3.
+
+    Differs: google-research/bert `optimization.py` leaves out Adam's bias correction; small data sets then degenerate.
+    """
+
+    lr: float = 3e-5
+    """Peak learning rate; the paper tries 5e-5, 3e-5 and 2e-5."""
+    warmup_ratio: float = 0.1
+    """Share of the steps in which the learning rate rises from 0; it then falls linearly to 0."""
+    bias_correction: bool = True
+    """Adam's bias correction."""
+    epochs: int = 3
+    """Passes over the training examples; the paper tries 2, 3 and 4."""
+    batch_size: int = 32
+    """Examples in a step; the paper tries 16 and 32."""
+    max_length: int = 128
+    """Longest input, tokens, with [CLS] and [SEP]; longer ones are cut and counted."""
+    eval_every: int = 0
+    """Steps between two evaluations on dev; 0: after each epoch."""
+    checkpoint_every: int = 0
+    """Steps between two checkpoints; 0: after each epoch."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("epochs", "batch_size"):
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)!r}")
+        _require(3 <= self.max_length <= 65_535, f"max_length must lie between 3 and 65,535 tokens, not {self.max_length}")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return a configuration's fields as plain JSON values."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(kind: type[C], values: dict[str, Any], *, where: object = None) -> C:
+    """Build a configuration from JSON values.
+
+    Args:
+        kind: one of this module's dataclasses.
+        values: fields by name; those left out keep their default.
+        where: the file the values come from, for the message.
+
+    Raises:
+        BertwrightError: an unknown key (the nearest known one is named), a value of another type, or an illegal one.
+    """
+    hints = typing.get_type_hints(kind)
+    for name, value in values.items():
+        if name not in hints:
+            raise BertwrightError(
+                f"unknown key {name!r} for {kind.__name__}{nearest(name, hints)}", where=where, fix="remove or rename it"
+            )
+        if not _fits(value, hints[name]):
+            raise BertwrightError(f"{name} must be {_describe(hints[name])}, not {value!r}", where=where)
+    try:
+        return kind(**values)
+    except BertwrightError as error:
+        raise BertwrightError(error.what, where=where, fix=error.fix) from None
+
+
+def save_json(config: Any, path: Path) -> None:
+    """Write a configuration as indented JSON with a final newline."""
+    path.write_text(json.dumps(to_dict(config), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object from a file.
+
+    Raises:
+        BertwrightError: the file is missing, is no UTF-8 JSON, or holds something else than an object.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BertwrightError("no such file", where=path) from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BertwrightError(f"not valid JSON ({error})", where=path) from None
+    if not isinstance(values, dict):
+        raise BertwrightError(f"expected a JSON object, found {type(values).__name__}", where=path)
+    return values
+
+
+def load_json(kind: type[C], path: Path) -> C:
+    """Read a configuration that `save_json` wrote; see `from_dict` for what is refused."""
+    return from_dict(kind, read_json(path), where=path)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_origin(hint) in (types.UnionType, typing.Union):
+        return any(_fits(value, member) for member in get_args(hint))
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _describe(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return " or ".join(repr(value) for value in get_args(hint))
+    return {int: "a whole number", float: "a number", str: "text", bool: "true or false"}.get(hint, str(hint))

@@ -1,0 +1,1 @@
+"""Text in: vocabularies, corpora. No torch here."""
