@@ -1,7 +1,7 @@
 """The two shapes that travel between floors: a batch without padding, and a loss that nobody has divided yet.
 
-Axes, here and everywhere: N packed tokens, B sequences, T padded length, H hidden, A heads, D head width, V vocabulary,
-M masked tokens, R needed rows, K classes.
+Axes, here and everywhere: N packed tokens, B sequences, B1 = B + 1, T padded length, H hidden, A heads, D head width,
+V vocabulary, M masked tokens, R needed rows, K classes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Batch:
     """0 in segment A, 1 in segment B, int64."""
     position_ids: Int[Tensor, "N"]
     """Place within the sequence, from 0, int64."""
-    cu_seqlens: Int[Tensor, "B+1"]
+    cu_seqlens: Int[Tensor, "B1"]
     """Where each sequence starts, and N at the end, int32."""
     max_length: int
     """Tokens of the longest sequence."""
@@ -95,7 +95,7 @@ class LossTerm(NamedTuple):
 
     total: Float[Tensor, ""]
     """Sum over the counted things, fp32."""
-    count: int
+    count: int  # type: ignore[assignment]  # tuple.count is of no use here
     """How many."""
 
 

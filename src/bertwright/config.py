@@ -112,8 +112,8 @@ class DataConfig:
     objective: ObjectiveName = "mlm+nsp"
     """`mlm+nsp` builds segment pairs with a next-sentence label; `mlm` builds single segments."""
     next_sentence_rule: Literal["google", "paper"] = "google"
-    """`google`: the released code's rule (a lone sentence is always given a random B: about 58 % random on short texts);
-    `paper`: exactly even odds for every example."""
+    """`google`: the released code's rule (a lone sentence is always given a random B: about 58 % random on short
+    texts); `paper`: exactly even odds for every example."""
     short_seq_prob: float = 0.1
     """Share of examples given a random shorter target length."""
     held_out_prob: float = 0.01
@@ -122,7 +122,9 @@ class DataConfig:
     """Of lengths, split points and random partners."""
 
     def __post_init__(self) -> None:
-        _require(8 <= self.max_length <= 65_535, f"max_length must lie between 8 and 65,535 tokens, not {self.max_length}")
+        _require(
+            8 <= self.max_length <= 65_535, f"max_length must lie between 8 and 65,535 tokens, not {self.max_length}"
+        )
         for name in ("short_seq_prob", "held_out_prob"):
             value = getattr(self, name)
             _require(0.0 <= value < 1.0, f"{name} must lie in [0, 1), not {value!r}")
@@ -144,7 +146,7 @@ class MaskingConfig:
         shares = self.mask_token_prob, self.random_token_prob
         _require(
             min(shares) >= 0 and sum(shares) <= 1.0 + 1e-9,
-            f"mask_token_prob {shares[0]!r} and random_token_prob {shares[1]!r} must not be negative nor exceed 1 together",
+            f"mask_token_prob {shares[0]!r} and random_token_prob {shares[1]!r} may not be negative or exceed 1 in sum",
         )
 
 
@@ -264,7 +266,9 @@ class FinetuneConfig(TrainConfig):
         super().__post_init__()
         for name in ("epochs", "batch_size"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)!r}")
-        _require(3 <= self.max_length <= 65_535, f"max_length must lie between 3 and 65,535 tokens, not {self.max_length}")
+        _require(
+            3 <= self.max_length <= 65_535, f"max_length must lie between 3 and 65,535 tokens, not {self.max_length}"
+        )
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -287,7 +291,9 @@ def from_dict(kind: type[C], values: dict[str, Any], *, where: object = None) ->
     for name, value in values.items():
         if name not in hints:
             raise BertwrightError(
-                f"unknown key {name!r} for {kind.__name__}{nearest(name, hints)}", where=where, fix="remove or rename it"
+                f"unknown key {name!r} for {kind.__name__}{nearest(name, hints)}",
+                where=where,
+                fix="remove or rename it",
             )
         if not _fits(value, hints[name]):
             raise BertwrightError(f"{name} must be {_describe(hints[name])}, not {value!r}", where=where)
@@ -329,6 +335,8 @@ def _fits(value: Any, hint: Any) -> bool:
         return value in get_args(hint)
     if get_origin(hint) in (types.UnionType, typing.Union):
         return any(_fits(value, member) for member in get_args(hint))
+    if get_origin(hint) is tuple:
+        return isinstance(value, list | tuple) and all(_fits(item, get_args(hint)[0]) for item in value)
     if hint is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     if hint is int:

@@ -1,5 +1,6 @@
 """The one family of errors that Bertwright raises for a mistake a person can mend.
 
+Smallest use:
     raise BertwrightError("column 'text' is missing", where="train.csv", fix="name it with --text-column")
 """
 
@@ -12,7 +13,8 @@ from collections.abc import Iterable
 class BertwrightError(ValueError):
     """What was found, where, and what to type next.
 
-    The command line prints it as one message without a traceback and exits with status 1; in Python it is a `ValueError`.
+    The command line prints it as one message without a traceback and exits with status 1; in Python it is a
+    `ValueError`.
 
     Args:
         what: what was found and what was expected, in one sentence.

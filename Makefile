@@ -1,0 +1,61 @@
+# Everything a newcomer or a CI machine types. Needs Python >= 3.11 with venv, git and make; it installs into .venv alone.
+
+PYTHON ?= python3
+VENV   ?= .venv
+WORKERS ?= auto
+
+# The CPU build never brings CUDA along. With an NVIDIA GPU: make setup TORCH=torch==2.13.0
+TORCH  ?= torch==2.13.0$(if $(filter Linux,$(shell uname -s)),+cpu)
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint requirements/constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint fix bench lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "  PYTHON=python3.12 chooses the interpreter, TORCH=torch==2.13.0 the CUDA build of torch."
+
+setup: $(VENV)/.dev ## Create .venv with the pinned packages, for development
+
+demo: $(VENV)/.core ## The whole life of a BERT in miniature, offline, in minutes
+	$(BIN)/bertwright demo
+
+test: $(VENV)/.dev ## Run every test
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --maxprocesses 4
+
+lint: $(VENV)/.dev ## Check style, types and the direction of imports
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: $(VENV)/.dev ## Mend what ruff can mend
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(VENV)/.dev ## Measure speed on this machine; the figures land in benchmarks/results
+	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+lock: ## Resolve every dependency anew and rewrite requirements/constraints.txt
+	$(PYTHON) requirements/lock.py
+
+clean: ## Remove .venv, caches and the demo's output
+	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps make a second call instant, until the project file or the pins change.
+$(VENV)/.core: pyproject.toml requirements/constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Bertwright needs Python 3.11 or newer: make ... PYTHON=python3.11" >&2; exit 1; }
+	@echo "Installing into $(VENV); this takes a few minutes the first time."
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) "$(TORCH)" hatchling 2>/dev/null || $(PIP) "$(TORCH)" hatchling --extra-index-url $(TORCH_INDEX)
+	$(PIP) --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	$(PIP) --no-build-isolation --editable ".[dev]"
+	@touch $@
