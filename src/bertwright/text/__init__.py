@@ -1,1 +1,1 @@
-"""Text in: vocabularies, corpora. No torch here."""
+"""The ground floor of text: files to documents to sentences, and words to WordPiece ids; it needs no torch."""

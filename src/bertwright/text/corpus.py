@@ -1,0 +1,250 @@
+"""Files to raw texts to documents: a document is the list of its sentences, in reading order.
+
+A corpus is any mix of files, folders and globs. `.jsonl` holds one document a line under `text`; `.txt` separates
+documents by blank lines, as google-research/bert does. Both may be compressed (`.gz`, `.xz`, `.zst`). UTF-8 is assumed,
+with or without a byte order mark; GB18030 is recognised and said.
+
+    for sentences in documents(["corpus/", "more/*.jsonl.xz"]):
+        ...
+"""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import io
+import json
+import logging
+import lzma
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import zstandard
+
+from bertwright.errors import BertwrightError
+from bertwright.text.sentences import split_sentences
+
+Document = list[str]
+"""The sentences of one text, in reading order."""
+
+_COMPRESSED = (".gz", ".xz", ".zst")
+_SUFFIXES = tuple(kind + packed for kind in (".txt", ".jsonl") for packed in ("", *_COMPRESSED))
+_BUFFER_BYTES = 1 << 20
+_PACKED_BYTES = 1 << 17
+_logger = logging.getLogger(__name__)
+
+
+def documents(paths: Sequence[str | Path]) -> Iterator[Document]:
+    """Yield every document of a corpus as its sentences, file by file in sorted order.
+
+    Raises:
+        BertwrightError: as `find_files` and `read_texts` do.
+    """
+    for path in find_files(paths):
+        for text in read_texts(path):
+            if sentences := split_sentences(text):
+                yield sentences
+
+
+def find_files(paths: Sequence[str | Path]) -> list[Path]:
+    """Return the corpus files that files, folders (searched in depth) and globs stand for, sorted, each once.
+
+    Raises:
+        BertwrightError: nothing is found under a name, or a file is of another kind than text or JSON Lines.
+    """
+    found: dict[Path, Path] = {}
+    for path in paths:
+        for file in _matches(Path(path)):
+            found.setdefault(file.resolve(), file)
+    return sorted(found.values(), key=lambda file: file.as_posix())
+
+
+def _matches(path: Path) -> list[Path]:
+    if path.is_dir():
+        files = [file for file in path.rglob("*") if file.name.lower().endswith(_SUFFIXES) and file.is_file()]
+        if not files:
+            raise BertwrightError("no corpus file in this folder", where=path, fix=f"expected {_kinds()}")
+        return files
+    if path.is_file():
+        if not path.name.lower().endswith(_SUFFIXES):
+            raise BertwrightError("not a kind of corpus file", where=path, fix=f"convert or rename it: {_kinds()}")
+        return [path]
+    matched = [Path(name) for name in glob.glob(str(path), recursive=True)]  # noqa: PTH207  (absolute patterns too)
+    if not matched:
+        raise BertwrightError("no such file, folder or pattern", where=path, fix="check the spelling")
+    return [file for match in matched for file in _matches(match)]
+
+
+def _kinds() -> str:
+    return f".txt or .jsonl, plain or with {', '.join(_COMPRESSED)}"
+
+
+def read_texts(path: Path) -> Iterator[str]:
+    r"""Yield the raw documents of one file: each JSON line's `text`, or the blocks between blank lines of a `.txt`.
+
+    Lines inside a document keep their `\n`. Empty documents are left out and counted in the log.
+
+    Raises:
+        BertwrightError: the file is missing, empty, binary, damaged, in another encoding, or a row is not what it
+            should be; file and row are named.
+    """
+    texts = _json_texts(path) if _unpacked_suffix(path) == ".jsonl" else _blocks(path)
+    if (first := next(texts, None)) is None:
+        raise BertwrightError("no text in this file", where=path, fix="remove it from the corpus")
+    yield first
+    yield from texts
+
+
+def _unpacked_suffix(path: Path) -> str:
+    return Path(path.stem if path.suffix.lower() in _COMPRESSED else path.name).suffix.lower()
+
+
+def _blocks(path: Path) -> Iterator[str]:
+    block: list[str] = []
+    for line in read_lines(path):
+        if not line.isspace():
+            block.append(line)
+        elif block:
+            yield "".join(block)
+            block = []
+    if block:
+        yield "".join(block)
+
+
+def _json_texts(path: Path) -> Iterator[str]:
+    empty = repaired = 0
+    for row, line in enumerate(read_lines(path), start=1):
+        if line.isspace():
+            continue
+        text = _json_text(line, f"{path}, row {row:,}")
+        if "\\u" in line and _LONE_SURROGATE.search(text):
+            repaired += 1
+            text = _LONE_SURROGATE.sub("\ufffd", text)
+        if not text or text.isspace():
+            empty += 1
+        else:
+            yield text
+    if empty:
+        _logger.warning("%s: left out %d rows whose text is empty", path, empty)
+    if repaired:
+        _logger.warning("%s: half a surrogate pair became U+FFFD in %d rows", path, repaired)
+
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _json_text(line: str, where: str) -> str:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise BertwrightError(
+            f"not valid JSON ({error})", where=where, fix="one JSON object a line is expected"
+        ) from None
+    if not isinstance(row, dict):
+        raise BertwrightError(f"expected a JSON object, found {type(row).__name__}", where=where)
+    if not isinstance(text := row.get("text"), str):
+        found = f"its keys are {', '.join(map(repr, row))}" if "text" not in row else f"it is {type(text).__name__}"
+        raise BertwrightError(f"expected a string under 'text', but {found}", where=where, fix='write {"text": "..."}')
+    return text
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    r"""Yield the decoded lines of a file, each ending in `\n`.
+
+    Raises:
+        BertwrightError: the file is missing, binary, damaged or in another encoding; file and row are named.
+    """
+    encoding, row, only_ascii = "utf-8", 0, True
+    try:
+        with _open(path) as stream:
+            for row, line in enumerate(stream, start=1):
+                if b"\0" in line:
+                    raise BertwrightError(_binary(line), where=f"{path}, row {row:,}", fix="save it as UTF-8 text")
+                try:
+                    text = line.decode(encoding)
+                except UnicodeDecodeError:
+                    if not (only_ascii and _is_gb18030(line)):
+                        raise
+                    encoding = "gb18030"
+                    _logger.warning("%s: read as GB18030, since row %d is not UTF-8", path, row)
+                    text = line.decode(encoding)
+                only_ascii = only_ascii and text.isascii()
+                if row == 1:
+                    text = text.removeprefix("\ufeff")
+                yield text.removesuffix("\n").removesuffix("\r") + "\n"
+    except FileNotFoundError:
+        raise BertwrightError("no such file", where=path, fix="check the spelling") from None
+    except UnicodeDecodeError as error:
+        what = f"byte 0x{error.object[error.start]:02x} is not {encoding.upper()}"
+        raise BertwrightError(
+            what, where=f"{path}, row {row:,}", fix="save it as UTF-8, with iconv for instance"
+        ) from None
+    except (EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, gzip.BadGzipFile) as error:
+        what = f"damaged compressed data ({error})"
+        raise BertwrightError(what, where=f"{path}, after row {row:,}", fix="make or download the file again") from None
+    except OSError as error:
+        raise BertwrightError(f"cannot be read ({error.strerror or error})", where=path) from None
+
+
+def _open(path: Path) -> BinaryIO:
+    # BufferedReader iterates over lines in C; the decompressors' own iterators are several times slower.
+    suffix = path.suffix.lower()
+    if suffix == ".gz":
+        return io.BufferedReader(gzip.open(path, "rb"), _BUFFER_BYTES)
+    if suffix == ".xz":
+        return io.BufferedReader(lzma.open(path, "rb"), _BUFFER_BYTES)
+    if suffix == ".zst":
+        return io.BufferedReader(_ZstdFile(path), _BUFFER_BYTES)
+    return path.open("rb", _BUFFER_BYTES)
+
+
+class _ZstdFile(io.RawIOBase):
+    """Decompressed bytes of a `.zst` file; unlike zstandard's own reader it notices that the end is missing."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+        self._frame = zstandard.ZstdDecompressor().decompressobj()
+        self._inside = False
+        self._ready = b""
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer with what comes next and return how much; 0 at the end of the last frame."""
+        while not self._ready:
+            packed = self._frame.unused_data or self._file.read(_PACKED_BYTES)
+            if not packed:
+                if self._inside:
+                    raise EOFError("the end is missing")
+                return 0
+            if self._frame.eof:
+                self._frame = zstandard.ZstdDecompressor().decompressobj()
+            self._ready = self._frame.decompress(packed)
+            self._inside = not self._frame.eof
+        size = min(len(buffer), len(self._ready))
+        buffer[:size], self._ready = self._ready[:size], self._ready[size:]
+        return size
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        super().close()
+
+
+def _is_gb18030(line: bytes) -> bool:
+    """Tell Chinese from Western 8-bit text, which may decode too, but whose accented letters stand alone."""
+    try:
+        line.decode("gb18030")
+    except UnicodeDecodeError:
+        return False
+    in_pairs = sum(len(run) for run in re.findall(rb"[\xa1-\xfe]{2,}", line))
+    return in_pairs * 2 > sum(byte > 0x7F for byte in line)
+
+
+def _binary(line: bytes) -> str:
+    return "UTF-16 text" if line[:2] in (b"\xff\xfe", b"\xfe\xff") else "binary data, not text"
