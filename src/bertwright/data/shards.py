@@ -1,0 +1,308 @@
+"""Examples on disk: flat token files and tables of ranges, memory-mapped, under a manifest that can prove them.
+
+A shard folder holds `manifest.json`, the vocabulary, and for every shard of the splits `train` and `held_out` two files:
+`train-00000.tokens` (little-endian uint16, or uint32 for vocabularies beyond 65,536) and `train-00000.examples`
+(`EXAMPLE_DTYPE`). Opening maps the files and reads none of them.
+
+    shards = ShardSet.open("shards")
+    shards.split("train").example(0)
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int, UInt
+
+from bertwright.config import DataConfig, from_dict, read_json
+from bertwright.data.pairs import EXAMPLE_DTYPE, Examples, num_specials
+from bertwright.errors import BertwrightError, DiskFullError
+from bertwright.text.wordpiece import WordPiece
+
+FORMAT_VERSION = 1
+SPLITS = ("train", "held_out")
+_REBUILD = "build it again with `bertwright data build`"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """What a split holds."""
+
+    documents: int = 0
+    """Documents with at least one token."""
+    empty_documents: int = 0
+    """Documents without a token, left out."""
+    single_sentence_documents: int = 0
+    """Documents of one sentence; under `next_sentence_rule="paper"` they serve as random B alone."""
+    sentences: int = 0
+    """Sentences with at least one token."""
+    tokens: int = 0
+    """Tokens of the text, without specials."""
+    unknown_tokens: int = 0
+    """[UNK] among them."""
+    examples: int = 0
+    """Examples cut from them."""
+    example_tokens: int = 0
+    """Tokens of all examples, specials included: what one epoch trains on."""
+    random_next: int = 0
+    """Examples whose B is random."""
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(**{field.name: getattr(self, field.name) + getattr(other, field.name) for field in fields(self)})
+
+    @property
+    def random_next_share(self) -> float:
+        """Share of the examples whose B is random."""
+        return self.random_next / max(1, self.examples)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What `manifest.json` says of a shard folder."""
+
+    config: DataConfig
+    """How the documents were cut."""
+    vocabulary: dict[str, Any]
+    """`sha256` and `size` of the vocabulary."""
+    corpus: list[dict[str, Any]]
+    """`name` and `bytes` of every corpus file, in reading order."""
+    counts: dict[str, Counts]
+    """What each split holds."""
+    files: dict[str, dict[str, Any]]
+    """`bytes` and `sha256` of every file, by name."""
+
+    def save(self, folder: Path) -> None:
+        """Write `manifest.json`."""
+        counts = {split: asdict(self.counts[split]) for split in SPLITS}
+        for split in SPLITS:
+            counts[split]["random_next_share"] = round(self.counts[split].random_next_share, 6)
+        values = asdict(self) | {"counts": counts}
+        text = json.dumps(
+            {"format": "bertwright-shards", "version": FORMAT_VERSION} | values, indent=2, ensure_ascii=False
+        )
+        write_bytes(folder / "manifest.json", (text + "\n").encode())
+
+    @classmethod
+    def load(cls, folder: Path) -> Manifest:
+        """Read `manifest.json`.
+
+        Raises:
+            BertwrightError: there is none, or it is not one this version reads.
+        """
+        path = folder / "manifest.json"
+        if not path.is_file():
+            raise BertwrightError("no shards here: manifest.json is missing", where=folder, fix=_REBUILD)
+        values = read_json(path)
+        found = values.get("format"), values.get("version")
+        if found != ("bertwright-shards", FORMAT_VERSION):
+            raise BertwrightError(
+                f"expected bertwright-shards version {FORMAT_VERSION}, found {found}", where=path, fix=_REBUILD
+            )
+        names = [field.name for field in fields(Counts)]
+        try:
+            return cls(
+                config=from_dict(DataConfig, values["config"], where=path),
+                vocabulary=values["vocabulary"],
+                corpus=values["corpus"],
+                counts={split: Counts(**{name: values["counts"][split][name] for name in names}) for split in SPLITS},
+                files=values["files"],
+            )
+        except KeyError as error:
+            raise BertwrightError(f"{error} is missing", where=path, fix=_REBUILD) from None
+
+
+class RawExample(NamedTuple):
+    """The bare token ids of an example, without [CLS] and [SEP]."""
+
+    a: UInt[np.ndarray, "La"]
+    b: UInt[np.ndarray, "Lb"] | None
+    """None in single-segment shards."""
+    next_sentence_label: int | None
+    """0: B follows A; 1: B is random; None in single-segment shards."""
+
+
+class _Shard(NamedTuple):
+    tokens: UInt[np.ndarray, "N"]
+    examples: Examples
+
+
+class Split:
+    """All examples of one split, numbered from 0 across its shards.
+
+    Args:
+        name: `train` or `held_out`.
+        config: how the examples were cut.
+        shards: their tokens and tables, in order.
+    """
+
+    def __init__(self, name: str, config: DataConfig, shards: Sequence[_Shard]) -> None:
+        self.name = name
+        self.config = config
+        self._shards = shards
+        self._starts = np.cumsum([0, *(len(shard.examples) for shard in shards)])
+        self._paired = config.objective == "mlm+nsp"
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def lengths(self) -> UInt[np.ndarray, "E"]:
+        """Return every example's length in tokens, specials included, as uint16."""
+        return self._lengths
+
+    @cached_property
+    def _lengths(self) -> UInt[np.ndarray, "E"]:
+        specials = np.uint16(num_specials(self.config))
+        parts = [shard.examples["a_length"] + shard.examples["b_length"] + specials for shard in self._shards]
+        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.uint16)
+
+    def example(self, index: int) -> RawExample:
+        """Return one example.
+
+        Raises:
+            BertwrightError: there is no such example.
+        """
+        if not 0 <= index < len(self):
+            raise BertwrightError(f"no example {index:,}: {self.name} holds {len(self):,}, numbered from 0")
+        return self.gather(np.array([index]))[0]
+
+    def gather(self, indices: Int[np.ndarray, "B"]) -> list[RawExample]:
+        """Return several examples, in the order asked for; their arrays are views of the files."""
+        numbers = np.searchsorted(self._starts, indices, side="right") - 1
+        found = []
+        for number, row in zip(numbers.tolist(), (indices - self._starts[numbers]).tolist(), strict=True):
+            tokens, examples = self._shards[number]
+            a_start, a_length, b_start, b_length, label = examples[row].item()
+            a = tokens[a_start : a_start + a_length]
+            if self._paired:
+                found.append(RawExample(a, tokens[b_start : b_start + b_length], label))
+            else:
+                found.append(RawExample(a, None, None))
+        return found
+
+
+class ShardSet:
+    """A shard folder, opened.
+
+    Args:
+        folder: where it lies.
+        manifest: what it says of itself.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, folder: str | Path, *, verify: bool = False) -> ShardSet:
+        """Open a shard folder, after a look at the size of every file.
+
+        Args:
+            folder: what `build_shards` wrote.
+            verify: read every file and compare its sha256 with the manifest's.
+
+        Raises:
+            BertwrightError: no shards, another format, or a missing or damaged file, which is named.
+        """
+        folder = Path(folder)
+        manifest = Manifest.load(folder)
+        for name, record in manifest.files.items():
+            path = folder / name
+            if not path.is_file():
+                raise BertwrightError("file is missing from the shards", where=path, fix=_REBUILD)
+            size = path.stat().st_size
+            if size != record["bytes"]:
+                raise BertwrightError(
+                    f"file is damaged: {size:,} bytes instead of {record['bytes']:,}", where=path, fix=_REBUILD
+                )
+            if verify and file_sha256(path) != record["sha256"]:
+                raise BertwrightError("file is damaged: its sha256 is not the manifest's", where=path, fix=_REBUILD)
+        return cls(folder, manifest)
+
+    def split(self, name: str) -> Split:
+        """Map the shards of `train` or `held_out`; a small corpus may have an empty `held_out`."""
+        assert name in SPLITS, name
+        stems = sorted(file.removesuffix(".examples") for file in self.manifest.files if _belongs(file, name))
+        dtype = token_dtype(self.manifest.vocabulary["size"])
+        shards = [
+            _Shard(_map(self.folder / f"{stem}.tokens", dtype), _map(self.folder / f"{stem}.examples", EXAMPLE_DTYPE))
+            for stem in stems
+        ]
+        return Split(name, self.manifest.config, shards)
+
+    @cached_property
+    def wordpiece(self) -> WordPiece:
+        """The vocabulary that the shards were built with, kept in their folder."""
+        wordpiece = WordPiece.load(self.folder)
+        self.check_vocabulary(wordpiece)
+        return wordpiece
+
+    def check_vocabulary(self, wordpiece: WordPiece) -> None:
+        """Make sure that a vocabulary is the one the shards were built with.
+
+        Raises:
+            BertwrightError: it is another one.
+        """
+        if wordpiece.sha256 != self.manifest.vocabulary["sha256"]:
+            raise BertwrightError(
+                f"the shards were built with another vocabulary: {self.manifest.vocabulary['size']:,} entries, "
+                f"sha256 {self.manifest.vocabulary['sha256'][:12]}…, not {wordpiece.vocab_size:,} entries, "
+                f"sha256 {wordpiece.sha256[:12]}…",
+                where=self.folder,
+                fix="use the vocabulary in the shard folder, or build the shards again with the other one",
+            )
+
+
+def token_dtype(vocab_size: int) -> np.dtype[Any]:
+    """Return the narrowest type that holds every id: uint16 or uint32, little-endian."""
+    return np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
+
+
+def write_shard(
+    folder: Path, stem: str, tokens: UInt[np.ndarray, "N"], examples: Examples
+) -> dict[str, dict[str, Any]]:
+    """Write one shard's two files; return their records for the manifest."""
+    records = {}
+    for suffix, array in ((".tokens", tokens), (".examples", examples)):
+        data = array.tobytes()
+        write_bytes(folder / f"{stem}{suffix}", data)
+        records[stem + suffix] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    return records
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file.
+
+    Raises:
+        DiskFullError: there was no room for it.
+    """
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DiskFullError(
+            f"the disk is full: {len(data):,} bytes did not fit", where=path, fix="free some room"
+        ) from None
+
+
+def file_sha256(path: Path) -> str:
+    """Return a file's sha256, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _belongs(file: str, split: str) -> bool:
+    return file.startswith(f"{split}-") and file.endswith(".examples")
+
+
+def _map(path: Path, dtype: np.dtype[Any]) -> np.ndarray:
+    # A plain array over the mapping: slices of np.memmap itself cost ten times as much.
+    return np.asarray(np.memmap(path, dtype=dtype, mode="r"))
