@@ -1,0 +1,96 @@
+"""The command line: one verb per command; each parses, calls the Python function of the same name, and prints.
+
+Nothing heavy is imported before a command runs: `bertwright --help` answers without torch.
+
+    bertwright demo
+    bertwright pretrain mini --data shards --out run --steps 20000
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib.metadata
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+from cyclopts import App, CycloptsError
+
+from bertwright.cli import commands
+from bertwright.cli.view import err, print_error
+from bertwright.errors import BertwrightError
+from bertwright.messages import language, say
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+app = App(
+    name="bertwright",
+    help="BERT end to end: from raw text to a served model, in English and Chinese.",
+    version=lambda: importlib.metadata.version("bertwright"),
+    help_format="plaintext",
+    result_action="return_value",
+)
+commands.register(app)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run a command.
+
+    Args:
+        argv: the words after `bertwright`.
+
+    Returns:
+        The exit status: 0, 1 after an error (one message has been printed), 130 after Ctrl-C.
+    """
+    try:
+        app(list(argv), exit_on_error=False, print_error=False, help_on_error=False)
+        sys.stdout.flush()
+        return 0
+    except BrokenPipeError:
+        # The reader has gone (`bertwright predict ... | head`): nothing is left to say, nor a place to say it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        resumable = any(name in argv for name in ("pretrain", "finetune"))
+        err.print("\n" + say("stopped" if resumable else "interrupted", language()))
+        return INTERRUPTED
+    except Exception as error:
+        if "--debug" in argv:
+            traceback.print_exc()
+        explain(error)
+        return 1
+
+
+def explain(error: Exception) -> None:
+    """Print one clear message for an exception: what, where, what to type."""
+    match error:
+        case BertwrightError():
+            print_error(error.what, where=error.where, fix=error.fix)
+        case CycloptsError():
+            chain = " ".join(error.command_chain or ())
+            print_error(str(error).rstrip("."), fix=f"bertwright {chain} --help".replace("  ", " "))
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            print_error("the disk is full; what was saved before is intact", where=error.filename,
+                        fix="free some space, then type the same command again (--resume for training)")  # fmt: skip
+        case PermissionError():
+            print_error(
+                "permission denied", where=error.filename, fix="choose another place, or change its owner or mode"
+            )
+        case FileNotFoundError():
+            print_error("no such file or folder", where=error.filename)
+        case FileExistsError() | NotADirectoryError():
+            print_error("a file is in the way of a folder", where=error.filename, fix="choose another place")
+        case OSError():
+            print_error(error.strerror or str(error), where=error.filename)
+        case MemoryError():
+            print_error("not enough memory", fix="lower --micro-batch-tokens, --batch-size or --workers")
+        case _:
+            print_error(f"something unexpected happened ({type(error).__name__}: {error})",
+                        fix="type the same command with --debug to see where, and please report it")  # fmt: skip
+
+
+def main() -> NoReturn:
+    """Run the command that was typed and exit with its status."""
+    sys.exit(run(sys.argv[1:]))

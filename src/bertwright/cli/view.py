@@ -1,0 +1,275 @@
+"""What a person sees: the live view of training, coloured examples, tables, and errors in one message.
+
+Progress and messages go to standard error, results to standard output, so that `bertwright predict ... > answers.jsonl` works.
+`NO_COLOR` and pipes are honoured by rich.
+
+    with TrainingView(lang="en") as view:
+        pretrain(..., on_event=view)
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.cells import cell_len
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.logging import RichHandler
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from bertwright.messages import Lang, say
+
+if TYPE_CHECKING:
+    from bertwright.data.show import ExampleView
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(highlight=False, soft_wrap=True, stderr=True)
+
+Event = Mapping[str, Any]
+
+SEGMENT_STYLES = ("cyan", "magenta")
+STATE_STYLES = {
+    "special": "dim",
+    "mask": "bold reverse yellow",
+    "random": "bold reverse red",
+    "kept": "bold underline green",
+}
+
+
+def log_to_console(*, quiet: bool) -> None:
+    """Show the library's log on standard error: everything from INFO on, or warnings alone."""
+    handler = RichHandler(console=err, show_time=False, show_path=False, show_level=False, markup=False)
+    logger = logging.getLogger("bertwright")
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    logger.propagate = False
+
+
+def print_error(what: str, *, where: str | None = None, fix: str | None = None) -> None:
+    """Print one message: what, where, what to type."""
+    place = f"[bold]{escape(where)}[/]: " if where else ""
+    err.print(f"[bold red]error:[/] {place}{escape(what)}")
+    if fix:
+        err.print(f"  [green]→[/] {escape(fix)}")
+
+
+def print_json(value: Any) -> None:
+    """Print one line of JSON to standard output, never wrapped nor coloured."""
+    out.out(json.dumps(value, ensure_ascii=False), highlight=False)
+
+
+@contextmanager
+def stage_bar(*, quiet: bool = False) -> Iterator[Callable[[str, float], None]]:
+    """Show a bar for work that reports `(stage, share done)`."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as progress:
+        task = progress.add_task("", total=1.0)
+        yield lambda stage, share: progress.update(task, description=stage, completed=share)
+
+
+class TrainingView:
+    """Training's events as a live panel in a terminal, as a line every few seconds elsewhere.
+
+    Args:
+        lang: language of the words.
+        quiet: show nothing.
+        line_seconds: shortest time between two plain lines of training figures.
+    """
+
+    def __init__(self, lang: Lang, *, quiet: bool = False, line_seconds: float = 10.0) -> None:
+        self.lang = lang
+        self.quiet = quiet
+        self.line_seconds = line_seconds
+        self.steps = 0
+        self.train: Event = {}
+        self.held_out: Event = {}
+        self._first: tuple[int, float] | None = None
+        self._last_line = float("-inf")
+        self._live = None if quiet or not err.is_terminal else Live(console=err, refresh_per_second=4, transient=False)
+
+    def __enter__(self) -> TrainingView:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Take one event; see `training.loop` for their kinds."""
+        if self.quiet:
+            return
+        kind = event["kind"]
+        if kind == "start":
+            self.steps = event["steps"]
+        elif kind == "train":
+            self.train = event
+            self._first = self._first or (event["step"], time.monotonic())
+        elif kind == "eval":
+            self.held_out = event
+        if kind == "message":
+            err.print(escape(event["text"]), style="dim")
+        elif self._live:
+            self._live.update(self._panel())
+        elif kind == "eval" or (kind == "train" and self._is_due(event)):
+            err.print(self._evaluation() if kind == "eval" else self._line())
+
+    def _is_due(self, event: Event) -> bool:
+        now = time.monotonic()
+        due = now - self._last_line >= self.line_seconds or event["step"] == self.steps
+        self._last_line = now if due else self._last_line
+        return due
+
+    def _line(self) -> Text:
+        parts = [self._step(), *scores(self.train, self.lang), *self._pace()]
+        return Text(" · ").join(Text.from_markup(part) for part in parts)
+
+    def _evaluation(self) -> Text:
+        name = say("dev" if "f1" in self.held_out else "held_out", self.lang)
+        parts = [
+            f"[bold]{name}[/] {say('step', self.lang)} {self.held_out['step']:,}",
+            *scores(self.held_out, self.lang),
+        ]
+        return Text(" · ").join(Text.from_markup(part) for part in parts)
+
+    def _panel(self) -> RenderableType:
+        bar = Table.grid(padding=(0, 1))
+        done = self.train.get("step", 0)
+        bar.add_row(
+            Text.from_markup(self._step()),
+            ProgressBar(total=max(self.steps, 1), completed=done, width=32),
+            Text(f"{done / max(self.steps, 1):.0%}"),
+            Text.from_markup(self._left()),
+        )
+        figures = Text("   ").join(Text.from_markup(part) for part in scores(self.train, self.lang))
+        pace = Text(" · ").join(Text.from_markup(part) for part in self._pace()[:-1])
+        return Group(bar, figures, pace, *([self._evaluation()] if self.held_out else []))
+
+    def _step(self) -> str:
+        return f"{say('step', self.lang)} [bold]{self.train.get('step', 0):,}[/]/{self.steps:,}"
+
+    def _left(self) -> str:
+        step = self.train.get("step", 0)
+        if self._first is None or step <= self._first[0]:
+            return f"{say('left', self.lang)} –"
+        seconds = (time.monotonic() - self._first[1]) / (step - self._first[0]) * (self.steps - step)
+        return f"{say('left', self.lang)} [bold]{clock(seconds)}[/]"
+
+    def _pace(self) -> list[str]:
+        row, words = self.train, []
+        if "lr" in row:
+            words.append(f"lr {row['lr']:.1e}")
+        if "grad_norm" in row:
+            words.append(f"{say('gradient', self.lang)} {row['grad_norm']:.2f}")
+        if "tokens_per_second" in row:
+            words.append(f"{row['tokens_per_second']:,.0f} {say('tokens_per_second', self.lang)}")
+        if row.get("mfu"):
+            words.append(f"{row['mfu']:.0%} {say('of_peak', self.lang)}")
+        return [*words, self._left()]
+
+
+def scores(row: Event, lang: Lang) -> list[str]:
+    """Return losses and accuracies of a row, MLM and NSP apart, as marked-up text."""
+    found = []
+    for prefix, name in (("mlm_", "[bold cyan]MLM[/] "), ("nsp_", "[bold magenta]NSP[/] "), ("", "")):
+        words = []
+        if f"{prefix}loss" in row:
+            words.append(f"{say('loss', lang)} [bold]{row[f'{prefix}loss']:.3f}[/]")
+        if f"{prefix}accuracy" in row:
+            words.append(f"{say('accuracy', lang)} [bold]{row[f'{prefix}accuracy']:.1%}[/]")
+        if not prefix and "f1" in row:
+            words.append(f"F1 [bold]{row['f1']:.1%}[/]")
+        if words:
+            found.append(name + " ".join(words))
+    return found
+
+
+def clock(seconds: float) -> str:
+    """Return a duration as `1:02:03` or `2:03`."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def print_example(view: ExampleView, lang: Lang, *, title: str) -> None:
+    """Print an example: its two segments in two tints, and under each token to be guessed what really stood there.
+
+    Without colour the three kinds still differ: [MASK] over the original, another token over it, or the original twice.
+    """
+    to_guess = sum(token.state in ("mask", "random", "kept") for token in view.tokens)
+    facts = [title, f"{len(view.tokens)} {say('tokens', lang)}", f"{to_guess} {say('to_guess', lang)}"]
+    if view.next_sentence_label is not None:
+        label = say("not_next" if view.next_sentence_label else "is_next", lang)
+        facts.append(f"{say('next_sentence', lang)}: [bold]{label}[/]")
+    out.print(" · ".join(facts))
+    for segment, name in enumerate(("segment_a", "segment_b")):
+        cells = [_cell(token.text, token.state, token.original, SEGMENT_STYLES[segment])
+                 for token in view.tokens if token.segment == segment]  # fmt: skip
+        if cells:
+            out.print(f"[{SEGMENT_STYLES[segment]}]▌ {say(name, lang)}[/]")
+            _print_cells(cells, width=min(out.width, 120))
+    marks = (("[MASK]", "mask", "legend_mask"), ("other", "random", "legend_random"), ("word", "kept", "legend_kept"))
+    out.print(f"[dim]{say('legend', lang)}:[/]")
+    _print_cells(
+        [_cell(f"{sample} {say(key, lang)}", state, "word", "") for sample, state, key in marks], width=out.width
+    )
+
+
+def _cell(shown: str, state: str, original: str, tint: str) -> tuple[Text, Text]:
+    guessed = state in ("mask", "random", "kept")
+    word, _, rest = shown.partition(" ")
+    top = Text(word, style=STATE_STYLES.get(state, tint)).append(f" {rest}" if rest else "", style="default")
+    return top, Text(original if guessed else "", style="italic")
+
+
+def _print_cells(cells: Sequence[tuple[Text, Text]], *, width: int) -> None:
+    """Print cells side by side, each as wide as the wider of its two lines, in rows no wider than the screen."""
+    rows: list[list[tuple[Text, Text]]] = [[]]
+    used = 0
+    for cell in cells:
+        size = max(cell_len(part.plain) for part in cell) + 1
+        if rows[-1] and used + size > width - 2:
+            rows.append([])
+            used = 0
+        rows[-1].append(cell)
+        used += size
+    for row in rows:
+        for line in (0, 1):
+            text = Text("  ")
+            for cell in row:
+                size = max(cell_len(part.plain) for part in cell) + 1
+                text.append_text(cell[line]).append(" " * (size - cell_len(cell[line].plain)))
+            if line == 0 or text.plain.strip():
+                text.rstrip()
+                out.print(text)
+
+
+def print_fills(sentence: str, answers: Sequence[Mapping[str, Any]]) -> None:
+    """Print the best tokens for one gap, with their probabilities."""
+    out.print(f"[bold]{escape(sentence)}[/]")
+    table = Table.grid(padding=(0, 2))
+    for answer in answers:
+        bar = "█" * max(1, round(24 * answer["score"]))
+        table.add_row(
+            Text(f"{answer['score']:7.1%}"), Text(str(answer["token_str"]), style="bold cyan"), Text(bar, style="cyan")
+        )
+    out.print(table)
+
+
+def print_scores(values: Mapping[str, Any]) -> None:
+    """Print names and figures in two columns; shares as percentages are left to the reader."""
+    table = Table.grid(padding=(0, 2))
+    for name, value in values.items():
+        if isinstance(value, (int, float, str)):
+            table.add_row(name, Text(f"{value:.4f}" if isinstance(value, float) else str(value), style="bold"))
+    out.print(table)

@@ -1,0 +1,174 @@
+"""The words people see on the screen and in reports, in English and Chinese.
+
+    lang = language(None)              # from the locale
+    say("saved", lang, path="run/model")
+
+Errors stay in English, beside the code that raises them.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+Lang = Literal["en", "zh"]
+
+# One line per message: English first, Chinese second, with the same {placeholders}.
+MESSAGES: dict[str, tuple[str, str]] = {
+    # Results of commands
+    "vocab_done": (
+        "Vocabulary of {size:,} entries from {megabytes:.1f} MB in {seconds:.1f} s",
+        "词表共 {size:,} 项，语料 {megabytes:.1f} MB，用时 {seconds:.1f} 秒",
+    ),
+    "saved": ("Saved {path}", "已保存 {path}"),
+    "report": ("Report: {path}", "报告：{path}"),
+    "stopped": (
+        "Stopped. Everything up to the last checkpoint is saved; type the same command with --resume to go on.",
+        "已停止。最近一个检查点之前的进度都已保存；在同一命令后加 --resume 即可继续。",
+    ),
+    "interrupted": ("Stopped.", "已停止。"),
+    # The live view
+    "step": ("step", "步"),
+    "left": ("left", "剩余"),
+    "loss": ("loss", "损失"),
+    "accuracy": ("accuracy", "准确率"),
+    "gradient": ("gradient", "梯度"),
+    "tokens_per_second": ("tokens/s", "词元/秒"),
+    "of_peak": ("of peak", "峰值占比"),
+    "of_peak_title": ("share of the machine's peak", "机器峰值占比"),
+    "learning_rate": ("learning rate", "学习率"),
+    "held_out": ("held‑out", "留出集"),
+    "dev": ("dev", "开发集"),
+    "train": ("train", "训练"),
+    # `data show`
+    "is_next": ("B follows A", "B 是 A 的下文"),
+    "not_next": ("B is random", "B 是随机抽取的"),
+    "legend": ("what the marks mean", "标记的含义"),
+    "legend_mask": ("hidden, to be guessed", "被遮住，待预测"),
+    "legend_random": ("replaced by a random token", "换成随机词元"),
+    "legend_kept": ("shown as it is, still to be guessed", "保持原样，仍需预测"),
+    "segment_a": ("segment A", "片段 A"),
+    "segment_b": ("segment B", "片段 B"),
+    "next_sentence": ("next sentence", "下一句"),
+    "tokens": ("tokens", "词元"),
+    "to_guess": ("to be guessed", "待预测"),
+    # The report
+    "report_pretrain": ("Pre-training", "预训练"),
+    "report_finetune": ("Fine-tuning", "微调"),
+    "report_curves": ("Curves", "曲线"),
+    "report_curves_mlm": ("Masked language model", "遮蔽语言模型"),
+    "report_curves_nsp": ("Next sentence", "下一句预测"),
+    "report_curves_speed": ("Schedule and speed", "学习率与速度"),
+    "report_curves_train": ("Training loss", "训练损失"),
+    "report_curves_dev": ("Dev scores", "开发集得分"),
+    "report_samples": ("Sample predictions", "预测示例"),
+    "report_before": ("Before training", "训练前"),
+    "report_after": ("After training", "训练后"),
+    "report_sentence": ("Sentence", "句子"),
+    "report_scores": ("Dev scores after each epoch", "每轮结束时的开发集得分"),
+    "report_confusion": ("Confusion matrix", "混淆矩阵"),
+    "report_confusion_note": (
+        "Rows: the true label. Columns: the predicted one. Numbers are counts; the tint is the share of the row.",
+        "行：真实标签；列：预测标签。数字为条数，颜色深浅表示在该行中的占比。",
+    ),
+    "report_classes": ("Scores per class", "各类得分"),
+    "report_class": ("Class", "类别"),
+    "report_support": ("Examples", "条数"),
+    "report_data": ("Data", "数据"),
+    "report_configuration": ("Configuration", "配置"),
+    "report_versions": ("Versions", "版本"),
+    "report_comparison": ("Pre-trained against random weights", "预训练与随机初始化的对比"),
+    "report_start": ("Starting weights", "初始权重"),
+    "report_steps": ("steps", "步数"),
+    "report_tokens": ("tokens seen", "已学词元"),
+    "report_time": ("training time", "训练用时"),
+    "report_unfinished": ("still running or stopped early", "仍在运行或提前停止"),
+    "report_epoch": ("Epoch", "轮次"),
+    # The demo: two sentences a stage
+    "demo_welcome": (
+        "The whole life of a BERT in miniature, offline, on the English that every Python carries: "
+        "its manual and its docstrings. It takes about {minutes} minutes on two cores.",
+        "用每个 Python 自带的英文（手册与文档字符串），离线走完 BERT 的一生。两个处理器核心约需 {minutes} 分钟。",
+    ),
+    "demo_stage_corpus": ("A corpus", "语料"),
+    "demo_corpus": (
+        "A BERT learns from plain text, so we collect some: every topic of the manual and every module's "
+        "docstrings is one document. One sentence a line, a blank line between documents.",
+        "BERT 从纯文本学习，所以先收集文本：手册的每个主题、每个模块的文档字符串各算一篇文档。"
+        "一句一行，文档之间空一行。",
+    ),
+    "demo_corpus_done": (
+        "{documents:,} documents, {characters:,} characters in {path}",
+        "{documents:,} 篇文档，{characters:,} 个字符，写入 {path}",
+    ),
+    "demo_stage_vocab": ("A vocabulary", "词表"),
+    "demo_vocab": (
+        "Words are cut into pieces that occur often, so that a few thousand entries can spell any text. "
+        "WordPiece learns which pieces are worth having.",
+        "单词被切成常见的片段，几千个词条就能拼出任何文本。WordPiece 从语料中学习该保留哪些片段。",
+    ),
+    "demo_vocab_done": (
+        "{size:,} entries; for instance {text!r} becomes {pieces}",
+        "{size:,} 个词条；例如 {text!r} 切成 {pieces}",
+    ),
+    "demo_stage_data": ("Examples", "训练样本"),
+    "demo_data": (
+        "An example is two pieces of text: half the time B really follows A, otherwise it comes from another document. "
+        "15 % of the tokens must be guessed: most are hidden, some are swapped, some are left as they are.",
+        "一个样本是两段文本：一半情况下 B 真是 A 的下文，否则取自另一篇文档。"
+        "15 % 的词元需要预测：大多被遮住，有的被替换，有的保持原样。",
+    ),
+    "demo_data_done": (
+        "{examples:,} examples, {tokens:,} tokens; this is one of them:",
+        "{examples:,} 个样本，{tokens:,} 个词元；其中一个如下：",
+    ),
+    "demo_stage_pretrain": ("Pre-training", "预训练"),
+    "demo_pretrain": (
+        "A Transformer of {layers} layers, {parameters:.1f} million numbers drawn at random, now learns to fill the gaps "
+        "(MLM) and to tell whether B follows A (NSP). Nobody labelled anything: the text itself is the teacher.",
+        "一个 {layers} 层的 Transformer 从 {parameters:.1f} 百万个随机数出发，学习填空（MLM）并判断 B 是否为 A 的下文（NSP）。"
+        "没有人做过标注：文本自己就是老师。",
+    ),
+    "demo_stage_fill": ("Fill the gap, before and after", "填空：训练前后对比"),
+    "demo_fill": (
+        "Both models see the same sentences with one word hidden. The one with random weights guesses blindly; "
+        "the trained one has picked up how the manual talks.",
+        "两个模型看到同样被遮住一个词的句子。随机权重的模型只能乱猜；训练过的模型已学会手册的说法。",
+    ),
+    "demo_stage_finetune": ("Fine-tuning", "微调"),
+    "demo_finetune": (
+        "One added layer turns the encoder into a classifier: which family of modules does a sentence of documentation "
+        "belong to? {train:,} labelled sentences to learn from, {dev:,} from modules it has never seen to be tested on.",
+        "加上一层就成了分类器：一句文档属于哪一类模块？用 {train:,} 个带标签的句子学习，"
+        "再用 {dev:,} 个来自从未见过的模块的句子测试。",
+    ),
+    "demo_from_pretrained": ("From the pre-trained encoder", "从预训练编码器开始"),
+    "demo_from_random": ("From random weights", "从随机权重开始"),
+    "demo_gain": (
+        "Pre-training is worth {gain:+.1f} points of accuracy: {pretrained:.1%} against {random:.1%} from random weights "
+        "(always naming the commonest class: {majority:.1%}).",
+        "预训练带来 {gain:+.1f} 个百分点的准确率提升：{pretrained:.1%}，随机权重为 {random:.1%}（总猜最常见类别为 {majority:.1%}）。",
+    ),
+    "demo_done": (
+        "Done in {minutes:.1f} minutes. Everything lies in {path}; open the report:",
+        "完成，用时 {minutes:.1f} 分钟。全部文件在 {path}；请打开报告：",
+    ),
+    "demo_try": ("Now try it yourself:", "现在自己试试："),
+}
+
+
+def language(choice: str | None = None) -> Lang:
+    """Return the language to speak: the one asked for, or the one of the locale.
+
+    Args:
+        choice: `en`, `zh`, or None to look at `LC_ALL`, `LC_MESSAGES` and `LANG`.
+    """
+    if choice is None:
+        choice = next((os.environ[name] for name in ("LC_ALL", "LC_MESSAGES", "LANG") if os.environ.get(name)), "en")
+    return "zh" if choice.lower().startswith("zh") else "en"
+
+
+def say(key: str, lang: Lang, **values: object) -> str:
+    """Return a message in a language, its placeholders filled in."""
+    text = MESSAGES[key][lang == "zh"]
+    return text.format(**values) if values else text
