@@ -50,12 +50,12 @@ clean: ## Remove .venv, caches and the demo's output
 $(VENV)/.core: pyproject.toml requirements/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Bertwright needs Python 3.11 or newer: make ... PYTHON=python3.11" >&2; exit 1; }
-	@echo "Installing into $(VENV); this takes a few minutes the first time."
-	$(PYTHON) -m venv $(VENV)
-	$(PIP) "$(TORCH)" hatchling 2>/dev/null || $(PIP) "$(TORCH)" hatchling --extra-index-url $(TORCH_INDEX)
-	$(PIP) --no-build-isolation --editable .
+	@echo "Installing into $(VENV); this takes a minute or a few."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) "$(TORCH)" hatchling editables 2>/dev/null || $(PIP) "$(TORCH)" hatchling editables --extra-index-url $(TORCH_INDEX)
+	@$(PIP) --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.core
-	$(PIP) --no-build-isolation --editable ".[dev]"
+	@$(PIP) --no-build-isolation --editable ".[dev]"
 	@touch $@

@@ -17,7 +17,7 @@ def resolve() -> list[str]:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         report = Path(folder) / "report.json"
         options = ["--quiet", "--dry-run", "--ignore-installed", "--report", report]
-        wanted = [TORCH, "hatchling", f"{HERE.parent}[dev,track]"]
+        wanted = [TORCH, "hatchling", "editables", f"{HERE.parent}[dev,track]"]
         subprocess.run([f"{folder}/bin/python", "-m", "pip", "install", *options, *wanted], check=True)
         found = [item["metadata"] for item in json.loads(report.read_text(encoding="utf-8"))["install"]]
     # A local version such as 2.13.0+cpu names one build; the pin allows each of them.

@@ -1,6 +1,8 @@
 """What every test may lean on: checked tensor shapes, one torch thread, real data where the machine has it."""
 
+import logging
 import os
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -48,3 +50,12 @@ def _repeatable() -> None:
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _unchanged_logging() -> Iterator[None]:
+    """The command line turns the package's log to the console; the next test finds it as it was."""
+    logger = logging.getLogger("bertwright")
+    before = logger.handlers[:], logger.level, logger.propagate
+    yield
+    logger.handlers[:], logger.level, logger.propagate = before
