@@ -1,0 +1,79 @@
+"""Folders that appear whole or not at all.
+
+    with new_folder(Path("run/model")) as folder:
+        (folder / "config.json").write_text("{}")
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from bertwright.errors import BertwrightError, DiskFullError
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; when the block ends well, flush it to disk and put it at `path`.
+
+    What stood at `path` is replaced in the last instant; when the block fails, it is untouched and the temporary
+    folder is removed.
+
+    Raises:
+        DiskFullError: there was no room.
+        BertwrightError: the place may not be written.
+    """
+    with explain_os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        try:
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    flush(file)
+            flush(temporary)
+            replaced = path.with_name(f".{path.name}.{os.getpid()}.old")
+            if path.exists():
+                path.rename(replaced)
+            temporary.rename(path)
+            flush(path.parent)
+            shutil.rmtree(replaced, ignore_errors=True)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def explain_os_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk and a forbidden place into errors that say what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(
+                "the disk is full; what was saved before is intact", where=path, fix="free some space and run the same command again"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise BertwrightError("this place may not be written", where=path, fix="choose another --out") from error
+        raise
+
+
+def flush(path: Path) -> None:
+    """Wait until a file or folder is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_of(path: Path) -> str:
+    """Return a file's sha256, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,243 @@
+"""BERT, top to bottom in the order of the paper: embeddings, attention, feed-forward, layer, pooler, heads.
+
+Paper: 3; Vaswani et al. 2017 for the layer. No tensor here holds padding: every `[N, ...]` row is a real token.
+
+    model = Bert(BertConfig(), heads={"mlm": MaskedLMHead(config)})
+    logits = model(batch)["mlm"]                                   # packed, from a Batch
+    output = Bert.from_pretrained("run/model").on_padded(input_ids, attention_mask=mask)   # padded, at the edge
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from bertwright.batch import Batch
+from bertwright.config import BertConfig
+from bertwright.model.attention import AttentionLayout, choose_attention
+from bertwright.model.heads import Head, MaskedLMHead
+from bertwright.model.layers import ACTIVATIONS, LayerNorm, Linear
+from bertwright.model.ops import dropout, dropout_add
+
+if TYPE_CHECKING:
+    from bertwright.text.wordpiece import WordPiece
+
+
+@dataclass(frozen=True)
+class EncoderOutput:
+    """What the encoder says of a packed batch."""
+
+    last_hidden_state: Float[Tensor, "N H"]
+    pooler_output: Float[Tensor, "B H"]
+
+
+@dataclass(frozen=True)
+class BertOutput:
+    """What the model says of a padded batch, under Hugging Face's names; padding rows are zero."""
+
+    last_hidden_state: Float[Tensor, "B T H"]
+    pooler_output: Float[Tensor, "B H"]
+
+
+class Embeddings(nn.Module):
+    """Token, position and segment embeddings, added and normalised. Paper: figure 2."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.word = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.token_type = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.dropout_prob = config.hidden_dropout_prob
+
+    def forward(self, batch: Batch, dtype: torch.dtype) -> Float[Tensor, "N H"]:
+        """Return one vector per token, in the compute dtype."""
+        x = self.word(batch.input_ids) + self.position(batch.position_ids) + self.token_type(batch.token_type_ids)
+        return dropout(self.norm(x).to(dtype), self.dropout_prob, self.training)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention: fused query, key and value products, attention, output product."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_attention_heads
+        self.dropout_prob = config.attention_probs_dropout_prob
+        self.qkv = Linear(config.hidden_size, 3 * config.hidden_size)
+        self.output = Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self, x: Float[Tensor, "N H"], layout: AttentionLayout, rows: Int[Tensor, "R"] | None
+    ) -> Float[Tensor, "R H"]:
+        """Attend from the needed rows (all, where None) to every row of the same sequence."""
+        if rows is None:
+            query, key, value = self.qkv(x).chunk(3, dim=-1)
+        else:
+            hidden_size = x.shape[-1]
+            weight, bias = self.qkv.weight.to(x.dtype), self.qkv.bias.to(x.dtype)
+            query = F.linear(x.index_select(0, rows), weight[:hidden_size], bias[:hidden_size])
+            key, value = F.linear(x, weight[hidden_size:], bias[hidden_size:]).chunk(2, dim=-1)
+        query, key, value = (part.unflatten(-1, (self.num_heads, -1)) for part in (query, key, value))
+        attend = choose_attention(x)
+        context = attend(query, key, value, layout, self.dropout_prob if self.training else 0.0)
+        output: Tensor = self.output(context.flatten(1))
+        return output
+
+
+class Layer(nn.Module):
+    """One Transformer layer: attention, then feed-forward, each added to its input and normalised."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.attention = SelfAttention(config)
+        self.attention_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.up = Linear(config.hidden_size, config.intermediate_size)
+        self.activation = ACTIVATIONS[config.hidden_act]
+        self.down = Linear(config.intermediate_size, config.hidden_size)
+        self.output_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.dropout_prob = config.hidden_dropout_prob
+
+    def forward(
+        self, x: Float[Tensor, "N H"], layout: AttentionLayout, rows: Int[Tensor, "R"] | None = None
+    ) -> Float[Tensor, "R H"]:
+        """Return the next hidden state of the needed rows (all, where None)."""
+        attended = self.attention(x, layout, rows)
+        residual = x if rows is None else x.index_select(0, rows)
+        x = self.attention_norm(dropout_add(attended, residual, self.dropout_prob, self.training))
+        x = self.output_norm(
+            dropout_add(self.down(self.activation(self.up(x))), x, self.dropout_prob, self.training)
+        )
+        return x
+
+
+class Pooler(nn.Module):
+    """A tanh layer on [CLS], trained with next-sentence prediction."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.dense = Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, hidden: Float[Tensor, "B H"]) -> Float[Tensor, "B H"]:
+        """Return the pooled vector of each row given."""
+        return torch.tanh(self.dense(hidden))
+
+
+class Bert(nn.Module):
+    """The encoder, its pooler, and the heads it was given.
+
+    Args:
+        config: the shape.
+        heads: by name; `mlm` shares its decoder with the word embedding.
+        seed: of the initial weights.
+    """
+
+    def __init__(self, config: BertConfig, heads: Mapping[str, Head] | None = None, *, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.compute_dtype = torch.float32
+        self.embeddings = Embeddings(config)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+        self.pooler = Pooler(config)
+        self.heads = nn.ModuleDict(dict(heads or {}))
+        for head in self.heads.values():
+            if isinstance(head, MaskedLMHead):
+                head.decoder_weight = self.embeddings.word.weight
+        self._initialise(seed)
+
+    def hidden_for_heads(self, batch: Batch) -> dict[str, Float[Tensor, "R H"]]:
+        """Run the encoder once and return each head's rows, pooled where the head wants them so."""
+        wanted = {name: head.rows(batch) for name, head in self.heads.items()}
+        rows, places = torch.unique(torch.cat(list(wanted.values())), return_inverse=True)
+        hidden = self.encode(batch, rows)
+        parts = places.split([part.shape[0] for part in wanted.values()])
+        return {
+            name: self.pooler(hidden[place]) if self.heads[name].pooled else hidden[place]
+            for name, place in zip(wanted, parts, strict=True)
+        }
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the logits of every head, fp32."""
+        return {name: self.heads[name](hidden) for name, hidden in self.hidden_for_heads(batch).items()}
+
+    def encode(self, batch: Batch, rows: Int[Tensor, "R"] | None = None) -> Float[Tensor, "R H"]:
+        """Run the encoder.
+
+        Args:
+            batch: no longer than `max_position_embeddings`.
+            rows: those whose last hidden state is needed, ascending; the last layer computes no others. None: all.
+        """
+        layout = AttentionLayout.of(batch.cu_seqlens)
+        x: Tensor = self.embeddings(batch, self.compute_dtype)
+        for layer in self.layers[:-1]:
+            x = layer(x, layout)
+        last_layout = layout if rows is None else AttentionLayout.of(batch.cu_seqlens, rows)
+        last: Tensor = self.layers[-1](x, last_layout, rows)
+        return last
+
+    def hidden_states(self, batch: Batch) -> EncoderOutput:
+        """Return the last hidden state of every token and the pooled [CLS] of every sequence, fp32."""
+        hidden = self.encode(batch)
+        return EncoderOutput(hidden.float(), self.pooler(hidden[batch.first_rows]).float())
+
+    def on_padded(
+        self,
+        input_ids: Int[Tensor, "B T"],
+        token_type_ids: Int[Tensor, "B T"] | None = None,
+        attention_mask: Int[Tensor, "B T"] | None = None,
+    ) -> BertOutput:
+        """Run a padded batch, as Hugging Face's models take it: padding is dropped here and put back at the end.
+
+        Args:
+            input_ids: int64.
+            token_type_ids: zeros where not given.
+            attention_mask: 1 = keep; where not given, everything is kept. A row's kept tokens must come first.
+        """
+        keep = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+        if attention_mask is not None and bool((keep[:, 1:] & ~keep[:, :-1]).any() | ~keep[:, 0].all()):
+            raise ValueError("attention_mask must keep the first tokens of every row: pad on the right")
+        lengths = keep.sum(1)
+        types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+        batch = Batch(
+            input_ids=input_ids[keep],
+            token_type_ids=types[keep],
+            position_ids=torch.arange(input_ids.shape[1], device=keep.device).expand_as(input_ids)[keep],
+            cu_seqlens=F.pad(lengths.cumsum(0), (1, 0)).to(torch.int32),
+            max_length=int(lengths.max()),
+        )
+        output = self.hidden_states(batch)
+        padded = output.last_hidden_state.new_zeros(*input_ids.shape, self.config.hidden_size)
+        padded[keep] = output.last_hidden_state
+        return BertOutput(padded, output.pooler_output)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Bert:
+        """Load a model folder in Hugging Face's layout, with every head its `config.json` names; see `weights.load_model`."""
+        from bertwright.model.weights import load_model
+
+        return load_model(Path(folder))
+
+    def save_pretrained(self, folder: str | Path, wordpiece: WordPiece | None = None) -> None:
+        """Write a model folder in Hugging Face's layout; see `weights.save_model`."""
+        from bertwright.model.weights import save_model
+
+        save_model(self, Path(folder), wordpiece=wordpiece)
+
+    @torch.no_grad()
+    def _initialise(self, seed: int) -> None:
+        """Truncated normal weights, zero biases, unit scales. google-research/bert `modeling.py`, `create_initializer`."""
+        generator = torch.Generator().manual_seed(seed)
+        deviation = self.config.initializer_range
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 2:
+                nn.init.trunc_normal_(
+                    parameter, std=deviation, a=-2 * deviation, b=2 * deviation, generator=generator
+                )
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)

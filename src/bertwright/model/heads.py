@@ -1,0 +1,91 @@
+"""What is put on top of the encoder: one small module per question. Paper: 3.1, 4 and figure 4.
+
+A head says which rows it reads (`rows`), whether it reads them through the pooler (`pooled`), and turns them into logits.
+The encoder's last layer is computed on those rows alone.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from bertwright.batch import Batch
+from bertwright.config import BertConfig
+from bertwright.model.layers import ACTIVATIONS, LayerNorm, Linear
+from bertwright.model.ops import dropout, linear_cross_entropy
+
+
+class Head(nn.Module):
+    """The contract of a head."""
+
+    pooled: bool = False
+    """Whether rows pass through the pooler, whose weights the encoder owns, before `forward`."""
+
+    def rows(self, batch: Batch) -> Int[Tensor, "R"]:
+        """Return the rows of the batch that this head reads, int64."""
+        return batch.first_rows
+
+
+class MaskedLMHead(Head):
+    """Predict the token that stood on each masked row; the decoder is the word embedding itself. Paper: 3.1, task 1."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.transform = Linear(config.hidden_size, config.hidden_size)
+        self.activation = ACTIVATIONS[config.hidden_act]
+        self.norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.decoder_weight = nn.Parameter(torch.empty(config.vocab_size, config.hidden_size))
+        self.decoder_bias = nn.Parameter(torch.zeros(config.vocab_size))
+
+    def rows(self, batch: Batch) -> Int[Tensor, "M"]:
+        """Return the masked rows."""
+        return batch.targets["masked_rows"]
+
+    def forward(self, hidden: Float[Tensor, "M H"]) -> Float[Tensor, "M V"]:
+        """Return a logit per vocabulary entry, fp32."""
+        x = self._transformed(hidden)
+        return F.linear(x, self.decoder_weight.to(x.dtype), self.decoder_bias.to(x.dtype)).float()
+
+    def loss(
+        self, hidden: Float[Tensor, "M H"], labels: Int[Tensor, "M"]
+    ) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
+        """Return the summed cross-entropy and the number of right answers, without keeping the logits."""
+        return linear_cross_entropy(self._transformed(hidden), self.decoder_weight, self.decoder_bias, labels)
+
+    def _transformed(self, hidden: Tensor) -> Tensor:
+        x: Tensor = self.norm(self.activation(self.transform(hidden)))
+        return x
+
+
+class NextSentenceHead(Head):
+    """Tell whether segment B follows segment A (0) or is random (1). Paper: 3.1, task 2."""
+
+    pooled = True
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.classifier = Linear(config.hidden_size, 2)
+
+    def forward(self, hidden: Float[Tensor, "B H"]) -> Float[Tensor, "B 2"]:
+        """Return two logits per sequence, fp32."""
+        logits: Tensor = self.classifier(hidden)
+        return logits.float()
+
+
+class ClassificationHead(Head):
+    """One logit per class from the pooled [CLS]. Paper: 4.1."""
+
+    pooled = True
+
+    def __init__(self, config: BertConfig, num_labels: int) -> None:
+        super().__init__()
+        self.num_labels = num_labels
+        self.dropout_prob = config.hidden_dropout_prob
+        self.classifier = Linear(config.hidden_size, num_labels)
+
+    def forward(self, hidden: Float[Tensor, "B H"]) -> Float[Tensor, "B K"]:
+        """Return a logit per class, fp32."""
+        logits: Tensor = self.classifier(dropout(hidden, self.dropout_prob, self.training))
+        return logits.float()

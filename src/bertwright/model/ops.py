@@ -1,0 +1,95 @@
+"""Three operations whose stock form wastes a CPU's time, each with the plain form it is tested against.
+
+* `dropout` and `dropout_add`: torch draws one 64-bit number per element on one thread; 16 bits are enough.
+* `linear_cross_entropy`: the product with the vocabulary, its softmax and its gradient in one buffer, in one pass.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+_CHUNK_ELEMENTS = 2**22
+"""Logits whose softmax is taken at once; sized to stay in the last-level cache."""
+
+
+def dropout(x: Tensor, p: float, training: bool) -> Tensor:
+    """Zero each element with probability p and scale the others by 1 / (1 - p)."""
+    if not training or p == 0.0:
+        return x
+    if x.device.type != "cpu":
+        return F.dropout(x, p, training=True)
+    return x * keep_mask(x, p)
+
+
+def dropout_add(x: Float[Tensor, "N H"], residual: Float[Tensor, "N H"], p: float, training: bool) -> Tensor:
+    """Return `residual + dropout(x)`."""
+    if not training or p == 0.0:
+        return residual + x
+    if x.device.type != "cpu":
+        return residual + F.dropout(x, p, training=True)
+    return torch.addcmul(residual, x, keep_mask(x, p))
+
+
+def keep_mask(x: Tensor, p: float) -> Tensor:
+    """Return, in x's shape and dtype, 0 with probability p and 1 / (1 - p) otherwise, from torch's global generator.
+
+    The probability is rounded to a multiple of 2**-16, and the scale is that of the rounded one: the mean is exact.
+    """
+    size = x.numel()
+    draws = torch.empty((size + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+    bits = draws.view(torch.int16)[:size].view(x.shape)
+    dropped = round(p * 2**16)
+    keep = torch.ge(bits, dropped - 2**15, out=torch.empty_like(x))  # straight into x's dtype: no boolean in between
+    return keep.mul_(2**16 / (2**16 - dropped))
+
+
+def linear_cross_entropy(
+    hidden: Float[Tensor, "M H"], weight: Float[Tensor, "V H"], bias: Float[Tensor, "V"], labels: Int[Tensor, "M"]
+) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
+    """Return the summed cross-entropy of `hidden @ weight.T + bias`, and how many rows have their label on top.
+
+    Args:
+        hidden: in the compute dtype; the product is taken in it, softmax and loss in fp32.
+        weight: cast to hidden's dtype.
+        bias: likewise.
+        labels: int64, every one a class.
+    """
+    total, correct = _LinearCrossEntropy.apply(hidden, weight.to(hidden.dtype), bias.to(hidden.dtype), labels)
+    return total, correct
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        logits = F.linear(hidden, weight, bias)
+        needs_grad = any(ctx.needs_input_grad)
+        rows = max(1, _CHUNK_ELEMENTS // weight.shape[0])
+        total, correct = hidden.new_zeros((), dtype=torch.float32), labels.new_zeros(())
+        for some_logits, some_labels in zip(logits.split(rows), labels.split(rows), strict=True):
+            column = some_labels.unsqueeze(1)
+            top, best = some_logits.max(1, keepdim=True)
+            correct += (best == column).sum()
+            probs = torch.softmax(some_logits, 1, dtype=torch.float32)
+            log_sum_exp = top.float() - probs.gather(1, best).log()  # the top probability is at least 1 / V: a safe log
+            total += (log_sum_exp - some_logits.gather(1, column).float()).sum()
+            if needs_grad:  # d total / d logits = softmax - one-hot, written where the logits were
+                probs.scatter_add_(1, column, probs.new_full(column.shape, -1.0))
+                some_logits.copy_(probs)
+        if needs_grad:
+            ctx.save_for_backward(hidden, weight, logits)
+        ctx.mark_non_differentiable(correct)
+        return total, correct
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        hidden, weight, d_logits = ctx.saved_tensors
+        scale = gradients[0].to(hidden.dtype)
+        d_hidden = (d_logits @ weight) * scale
+        d_weight = d_logits.T @ (hidden * scale)
+        d_bias = (d_logits.T @ torch.ones_like(hidden[:, :1])).squeeze(1) * scale
+        return d_hidden, d_weight, d_bias, None

@@ -1,0 +1,71 @@
+"""Named configurations: the paper's two sizes and the 24 small ones of Turc et al. 2019.
+
+    recipe = get_recipe("mini")
+    model, train = recipe.model, PretrainConfig(**recipe.train)
+
+`base` and `large` are the paper's (3). The small ones, all with heads 64 wide and a feed-forward layer of 4H, are those of
+*Well-Read Students Learn Better* (table 1); the well-known four of them have names: `tiny`, `mini`, `small`, `medium`.
+Every recipe trains with the paper's hyper-parameters unless its `train` says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bertwright.config import BertConfig
+from bertwright.errors import BertwrightError, nearest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A name for a shape and for the training settings that differ from the paper's."""
+
+    name: str
+    summary: str
+    """One line for people."""
+    model: BertConfig
+    train: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `PretrainConfig` whose default this recipe changes."""
+
+
+def _size(layers: int, hidden_size: int) -> BertConfig:
+    return BertConfig(
+        num_hidden_layers=layers,
+        hidden_size=hidden_size,
+        num_attention_heads=hidden_size // 64,
+        intermediate_size=4 * hidden_size,
+    )
+
+
+def _small_sizes() -> dict[str, Recipe]:
+    known = {(2, 128): "tiny", (4, 256): "mini", (4, 512): "small", (8, 512): "medium"}
+    recipes = {}
+    for layers in (2, 4, 6, 8, 10, 12):
+        for hidden_size in (128, 256, 512, 768):
+            name = known.get((layers, hidden_size), f"{layers}x{hidden_size}")
+            summary = f"L={layers} H={hidden_size} A={hidden_size // 64}"
+            recipes[name] = Recipe(name=name, summary=summary, model=_size(layers, hidden_size))
+    return recipes
+
+
+RECIPES: dict[str, Recipe] = {
+    "base": Recipe(name="base", summary="the paper's BERT_BASE: L=12 H=768 A=12", model=_size(12, 768)),
+    "large": Recipe(name="large", summary="the paper's BERT_LARGE: L=24 H=1024 A=16", model=_size(24, 1_024)),
+    **_small_sizes(),
+}
+"""By name; `12x768` of the small sizes is `base`."""
+
+
+def get_recipe(name: str) -> Recipe:
+    """Return a recipe by name.
+
+    Raises:
+        BertwrightError: no recipe has that name; the nearest one and all others are listed.
+    """
+    if name not in RECIPES:
+        raise BertwrightError(
+            f"unknown recipe {name!r}{nearest(name, RECIPES)}", fix=f"choose one of: {', '.join(RECIPES)}"
+        )
+    return RECIPES[name]
