@@ -1,1 +1,100 @@
-"""Tasks: what a fine-tuned model is asked, and how its answers are scored."""
+"""What is asked of the model: the `Task` contract, its table, and how a task is kept in a model folder.
+
+task = ClassifyTask(text_column="sentence")
+task = task.learn(task.read(Path("train.tsv")))
+save_task(task, Path("run/model"), max_length=128)
+task, max_length = load_task(Path("run/model"))
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bertwright.batch import Batch, StepOutput
+from bertwright.config import from_dict, read_json
+from bertwright.errors import BertwrightError, nearest
+from bertwright.model.bert import Bert
+from bertwright.tasks.base import Example, Feature, Prediction, Task
+from bertwright.tasks.sentence import ClassifyTask
+
+__all__ = [
+    "TASKS",
+    "TASK_FILE",
+    "ClassifyTask",
+    "Example",
+    "Feature",
+    "Prediction",
+    "Task",
+    "TaskObjective",
+    "get_task",
+    "load_task",
+    "save_task",
+    "task_from_json",
+    "task_to_json",
+]
+
+TASKS: dict[str, type[Task]] = {task.name: task for task in (ClassifyTask,)}
+"""Every task by name; add yours here to have it trained, scored, predicted and checked."""
+
+TASK_FILE = "task.json"
+"""Where a model folder keeps its task."""
+
+
+@dataclass(frozen=True)
+class TaskObjective:
+    """A task as the training loop sees it: (model, batch) -> named loss terms."""
+
+    task: Task
+
+    def __call__(self, model: Bert, batch: Batch) -> StepOutput:
+        """Run the model with the task's head and score its output."""
+        return self.task.loss(model(batch)[self.task.name], batch)
+
+
+def get_task(name: str, *, where: object = None) -> type[Task]:
+    """Return a task's class; `where` names the file that asks for it in messages.
+
+    Raises:
+        BertwrightError: there is no such task; the nearest is named.
+    """
+    try:
+        return TASKS[name]
+    except KeyError:
+        what = f"unknown task {name!r}{nearest(name, TASKS)}"
+        raise BertwrightError(what, where=where, fix=f"use one of: {', '.join(TASKS)}") from None
+
+
+def task_to_json(task: Task) -> dict[str, Any]:
+    """Return a task's name and options as JSON values."""
+    return {"name": task.name, "options": task.options()}
+
+
+def task_from_json(values: Mapping[str, Any], *, where: object = None) -> Task:
+    """Rebuild a task from what `task_to_json` returned; `where` names the file in messages."""
+    name, options = values.get("name"), values.get("options")
+    if not isinstance(name, str) or not isinstance(options, dict):
+        raise BertwrightError("expected the keys 'name' (text) and 'options' (an object)", where=where)
+    options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+    return from_dict(get_task(name, where=where), options, where=where)
+
+
+def save_task(task: Task, folder: Path, *, max_length: int) -> None:
+    """Write task.json; `max_length` is the longest input in tokens that the model was fine-tuned with."""
+    values = {**task_to_json(task), "max_length": max_length}
+    (folder / TASK_FILE).write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def load_task(folder: Path) -> tuple[Task, int] | None:
+    """Return a model folder's task and its longest input in tokens, or None if it was not fine-tuned here."""
+    path = folder / TASK_FILE
+    if not path.exists():
+        return None
+    values = read_json(path)
+    max_length = values.get("max_length")
+    if not isinstance(max_length, int) or max_length < 3:
+        raise BertwrightError(f"max_length must be a whole number of at least 3, not {max_length!r}", where=path)
+    return task_from_json(values, where=path), max_length

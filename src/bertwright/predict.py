@@ -1,0 +1,250 @@
+"""Text in, answers out: the one path that `predict`, `fill`, `nsp`, `evaluate` and a server share.
+
+    predictor = Predictor.load("run/model")
+    predictor.predict(["a charming journey", "bleak and desperate"])      # [{'label': '1', 'score': 0.97}, ...]
+    predictor.fill("The capital of France is [MASK].")                    # [{'score': 0.4, 'token': 3000, ...}, ...]
+    predictor.next_sentence("He opened the door.", "The room was dark.")  # {'label': 'IsNext', 'score': 0.99}
+
+Texts are grouped by length, cut into batches by a budget of tokens, and answered in the order they were given.
+Scores are probabilities. Every answer is of plain Python values under the keys of Hugging Face's pipelines.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from bertwright.batch import Batch
+from bertwright.config import from_dict
+from bertwright.errors import BertwrightError
+from bertwright.model.bert import Bert
+from bertwright.tasks import Example, Feature, Prediction, Task, load_task
+from bertwright.text.wordpiece import Encoding, WordPiece
+
+BATCH_TOKENS = 8_192
+"""Most tokens of a batch, unless said otherwise."""
+
+NEXT_SENTENCE_LABELS = ("IsNext", "NotNext")
+"""What the two outputs of the next-sentence head mean: B follows A, or B is a random sentence."""
+
+_log = logging.getLogger(__name__)
+
+
+class Predictor:
+    """A model with its vocabulary and, if it was fine-tuned, its task.
+
+    Args:
+        model: on the device where it shall run.
+        wordpiece: the vocabulary that the model was trained with.
+        task: what the model was fine-tuned for.
+        max_length: longest input of the task, tokens; the model's own limit unless given.
+        batch_tokens: most tokens of a batch.
+    """
+
+    def __init__(
+        self,
+        model: Bert,
+        wordpiece: WordPiece,
+        task: Task | None = None,
+        *,
+        max_length: int | None = None,
+        batch_tokens: int = BATCH_TOKENS,
+    ) -> None:
+        self.model = model
+        self.wordpiece = wordpiece
+        self.task = task
+        self.max_length = min(max_length or model.config.max_position_embeddings, model.config.max_position_embeddings)
+        self.batch_tokens = batch_tokens
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        options: Mapping[str, Any] | None = None,
+        device: torch.device | str = "cpu",
+        batch_tokens: int = BATCH_TOKENS,
+    ) -> Predictor:
+        """Load a model folder.
+
+        Args:
+            folder: config.json, weights and vocabulary; and task.json if the model was fine-tuned.
+            options: options of the task that shall differ from the saved ones, such as `{"text_column": "body"}`.
+            device: where to run.
+            batch_tokens: most tokens of a batch.
+        """
+        folder = Path(folder)
+        task, max_length = load_task(folder) or (None, None)
+        if task is not None and options:
+            task = from_dict(type(task), {**task.options(), **options})
+        model = Bert.from_pretrained(folder).to(device)
+        return cls(model, WordPiece.load(folder), task, max_length=max_length, batch_tokens=batch_tokens)
+
+    def predict(self, texts: Sequence[str | tuple[str, str]]) -> list[Prediction]:
+        """Answer texts, or pairs of texts, with the task that the model was fine-tuned for.
+
+        Raises:
+            BertwrightError: the model was not fine-tuned, or a text is empty.
+        """
+        task = self.require_task()
+        return self.predict_examples([task.example(*([text] if isinstance(text, str) else text)) for text in texts])
+
+    def predict_examples(self, examples: Sequence[Example]) -> list[Prediction]:
+        """Answer what the task has read from a file."""
+        task = self.require_task()
+        features = task.encode(examples, self.wordpiece, self.max_length)
+        return task.decode(self.logits(features), features, examples)
+
+    def logits(self, features: Sequence[Feature]) -> list[Float[Tensor, "_ K"]]:
+        """Run the model with the task's head.
+
+        Returns:
+            Each feature's rows of the head's output, fp32, on the CPU.
+        """
+        task = self.require_task()
+        found: list[Tensor] = [torch.empty(0)] * len(features)
+        for indices in cut_by_tokens([len(feature.input_ids) for feature in features], self.batch_tokens):
+            batch = task.collate([features[index] for index in indices])
+            rows, logits = self._run_head(task.name, batch)
+            sequences = torch.searchsorted(batch.cu_seqlens[1:], rows, right=True)
+            counts = sequences.bincount(minlength=batch.num_sequences).tolist()
+            for index, own in zip(indices, logits.split(counts), strict=True):
+                found[index] = own
+        return found
+
+    def fill(self, text: str, top_k: int = 5) -> list[dict[str, Any]] | list[list[dict[str, Any]]]:
+        """Return the likeliest tokens for the [MASK] in a text.
+
+        Args:
+            text: with one [MASK] or several.
+            top_k: answers for each.
+
+        Returns:
+            `score`, `token` (its id), `token_str` and `sequence` (the text with it in place), likeliest first; one such
+            list for each [MASK] if there are several. Each is then answered by itself, the others left masked.
+
+        Raises:
+            BertwrightError: the model has no masked-LM head; no [MASK] in the text, or one beyond the longest input.
+        """
+        self._require_head("mlm", "masked-LM", "fill in a [MASK]")
+        if not 1 <= top_k <= self.wordpiece.vocab_size:
+            raise BertwrightError(f"top_k must lie between 1 and {self.wordpiece.vocab_size:,}, not {top_k}")
+        ids = self._encode(text).input_ids
+        rows = [row for row, token in enumerate(ids) if token == self.wordpiece.mask_id]
+        if len(rows) != text.count("[MASK]") or not rows:
+            what = f"a [MASK] lies beyond the first {len(ids)} tokens" if "[MASK]" in text else "no [MASK] in the text"
+            raise BertwrightError(what, where=repr(text[:60]), fix='write it like "Paris is the [MASK] of France."')
+        batch = Batch.pack([ids], [[0] * len(ids)], {"masked_rows": torch.tensor(rows)})
+        probabilities = self._run_head("mlm", batch)[1].softmax(-1)
+        answers = [self._answers(ids, row, *each.topk(top_k)) for row, each in zip(rows, probabilities, strict=True)]
+        return answers[0] if len(answers) == 1 else answers
+
+    def next_sentence(self, a: str, b: str) -> dict[str, Any]:
+        """Tell whether sentence B follows sentence A.
+
+        Returns:
+            `label` (`IsNext` or `NotNext`) and `score`.
+
+        Raises:
+            BertwrightError: the model has no next-sentence head, or a sentence is empty.
+        """
+        self._require_head("nsp", "next-sentence", "tell whether a sentence follows another")
+        encoding = self._encode(a, b)
+        batch = Batch.pack([encoding.input_ids], [encoding.token_type_ids])
+        score, index = self._run_head("nsp", batch)[1][0].softmax(-1).max(-1)
+        return {"label": NEXT_SENTENCE_LABELS[int(index)], "score": float(score)}
+
+    def require_task(self) -> Task:
+        """Return the task.
+
+        Raises:
+            BertwrightError: the model was not fine-tuned.
+        """
+        if self.task is None:
+            raise BertwrightError(
+                f"this model was not fine-tuned for a task ({self._heads()}); its answers would be noise",
+                fix="fine-tune it first: bertwright finetune classify --init MODEL --train FILE --dev FILE --out RUN",
+            )
+        return self.task
+
+    def _require_head(self, name: str, described: str, purpose: str) -> None:
+        if name not in self.model.heads:
+            raise BertwrightError(
+                f"this model has no {described} head ({self._heads()}) and cannot {purpose}",
+                fix="use a pre-trained model folder; fine-tuning replaces its heads",
+            )
+
+    def _heads(self) -> str:
+        return f"its heads: {', '.join(self.model.heads)}" if self.model.heads else "it is a bare encoder"
+
+    def _encode(self, text: str, pair: str | None = None) -> Encoding:
+        for part in (text, pair):
+            if part is not None and not part.strip():
+                raise BertwrightError("the text is empty")
+        limit = self.model.config.max_position_embeddings
+        encoding = self.wordpiece.encode(text, pair, max_length=limit)
+        if encoding.truncated:
+            _log.warning("1 text was longer than %d tokens and was cut", limit)
+        return encoding
+
+    def _answers(self, ids: list[int], row: int, scores: Tensor, tokens: Tensor) -> list[dict[str, Any]]:
+        return [
+            {
+                "score": score,
+                "token": token,
+                "token_str": self.wordpiece.decode([token]),
+                "sequence": self.wordpiece.decode([*ids[1:row], token, *ids[row + 1 : -1]]),
+            }
+            for score, token in zip(scores.tolist(), tokens.tolist(), strict=True)
+        ]
+
+    def _run_head(self, name: str, batch: Batch) -> tuple[Int[Tensor, "R"], Float[Tensor, "R K"]]:
+        """Run the encoder and this head alone; return the rows it read and its logits, on the CPU."""
+        head = self.model.heads[name]
+        with _evaluating(self.model):
+            batch = batch.to(next(self.model.parameters()).device)
+            rows = head.rows(batch)
+            hidden = self.model.encode(batch, rows)
+            logits = head(self.model.pooler(hidden) if head.pooled else hidden)
+        return rows.cpu(), logits.float().cpu()
+
+
+def cut_by_tokens(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Group sequences of like length into batches.
+
+    Args:
+        lengths: tokens of each sequence.
+        batch_tokens: most tokens of a batch; a single longer sequence is a batch of its own.
+
+    Returns:
+        Indices into `lengths`, each once; longest first, so that a lack of memory shows at once.
+    """
+    batches: list[list[int]] = []
+    room = 0
+    for index in np.argsort(-np.asarray(lengths), kind="stable").tolist():
+        if lengths[index] > room or not batches:
+            batches.append([])
+            room = batch_tokens
+        batches[-1].append(index)
+        room -= lengths[index]
+    return batches
+
+
+@contextmanager
+def _evaluating(model: Bert) -> Iterator[None]:
+    """Turn dropout and gradients off for a while; a model in training goes on as it was."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(training)

@@ -1,0 +1,219 @@
+"""What every member of `TASKS` must do. A new task adds one entry to `CASES` and passes all of this."""
+
+import dataclasses
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from bertwright.config import BertConfig
+from bertwright.evaluate import evaluate_examples
+from bertwright.model.bert import Bert
+from bertwright.predict import Predictor
+from bertwright.tasks import (
+    TASKS,
+    ClassifyTask,
+    Task,
+    TaskObjective,
+    load_task,
+    save_task,
+    task_from_json,
+    task_to_json,
+)
+from bertwright.text.wordpiece import SPECIAL_TOKENS, WordPiece
+
+WORDS = "a the good bad fine poor film plot actor scene was is very quite not ##s ##ly ! .".split()
+WORDPIECE = WordPiece([*SPECIAL_TOKENS, *WORDS], lowercase=True)
+CONFIG = BertConfig(
+    vocab_size=WORDPIECE.vocab_size,
+    hidden_size=16,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=32,
+    max_position_embeddings=32,
+    hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
+)
+MAX_LENGTH = 24
+
+
+@dataclass(frozen=True)
+class Case:
+    """A task, and how to write a file of eight examples of it, of unequal lengths."""
+
+    task: Task
+    write: Callable[[Path], Path]
+
+
+def write_sentences(folder: Path) -> Path:
+    path = folder / "sentences.tsv"
+    texts = ["the film was good", "bad plot !", "a fine actor", "the scene was poor ."] * 2
+    rows = [f"{'very ' * number}{text}\t{('pos', 'neg')[number % 2]}" for number, text in enumerate(texts)]
+    path.write_text("text\tlabel\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    return path
+
+
+def write_pairs(folder: Path) -> Path:
+    path = folder / "pairs.jsonl"
+    pairs = [("good film", "fine film", 2), ("bad plot", "the plot was poor", 1), ("a scene", "not very good !", 0)]
+    rows = [{"a": a + " very" * number, "b": b, "same": same} for number, (a, b, same) in enumerate((pairs * 3)[:8])]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+CASES = {
+    "classify": Case(ClassifyTask(), write_sentences),
+    "classify pairs": Case(ClassifyTask(text_column="a", text_pair_column="b", label_column="same"), write_pairs),
+}
+
+
+@pytest.fixture(params=CASES.values(), ids=CASES.keys())
+def case(request) -> Case:
+    return request.param
+
+
+@pytest.fixture
+def examples(case, tmp_path):
+    return case.task.read(case.write(tmp_path))
+
+
+@pytest.fixture
+def task(case, examples):
+    return case.task.learn(examples)
+
+
+@pytest.fixture
+def model(task):
+    return Bert(CONFIG, {task.name: task.head(CONFIG)})
+
+
+@pytest.fixture
+def features(task, examples):
+    return task.encode(examples, WORDPIECE, MAX_LENGTH)
+
+
+def test_every_task_of_the_table_is_here():
+    assert {case.task.name for case in CASES.values()} == set(TASKS)
+    assert all(TASKS[case.task.name] is type(case.task) for case in CASES.values())
+
+
+def test_a_task_is_a_frozen_dataclass_known_by_its_name(task):
+    assert dataclasses.is_dataclass(task)
+    assert hash(task) == hash(task_from_json(task_to_json(task)))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        task.name = "other"
+
+
+def test_examples_know_their_place_and_answer(examples):
+    assert len(examples) == 8
+    assert all(example.label is not None and "row " in example.where for example in examples)
+
+
+def test_reading_without_labels_gives_the_same_texts(case, task, examples, tmp_path):
+    bare = task.read(case.write(tmp_path), labelled=False)
+    assert bare == [dataclasses.replace(example, label=None) for example in examples]
+
+
+def test_features_cover_the_examples_and_fit(features, examples):
+    assert {feature.example_index for feature in features} == set(range(len(examples)))
+    for feature in features:
+        assert 2 < len(feature.input_ids) <= MAX_LENGTH
+        assert len(feature.token_type_ids) == len(feature.input_ids)
+        assert feature.target is not None
+        assert not feature.truncated
+        assert feature.input_ids[0] == WORDPIECE.cls_id
+        assert feature.input_ids[-1] == WORDPIECE.sep_id
+
+
+def test_what_is_cut_is_counted(task, examples, caplog):
+    with caplog.at_level(logging.WARNING):
+        features = task.encode(examples, WORDPIECE, 8)
+    cut = sum(feature.truncated for feature in features)
+    assert 0 < cut < len(features)
+    assert all(len(feature.input_ids) <= 8 for feature in features)
+    assert f"{cut} of {len(features)} inputs were longer than 8 tokens" in caplog.text
+
+
+def test_a_batch_is_packed(task, features):
+    batch = task.collate(features)
+    assert batch.input_ids.tolist() == [number for feature in features for number in feature.input_ids]
+    assert batch.num_sequences == len(features)
+    assert batch.targets
+
+
+def test_unlabelled_examples_make_a_batch_without_targets(task, examples):
+    bare = [dataclasses.replace(example, label=None) for example in examples]
+    assert not task.collate(task.encode(bare, WORDPIECE, MAX_LENGTH)).targets
+
+
+def test_the_loss_is_a_sum_that_adds_up_over_split_batches(task, model, features):
+    objective = TaskObjective(task)
+    whole = objective(model, task.collate(features))
+    parts = [objective(model, task.collate(part)) for part in (features[:3], features[3:4], features[4:])]
+    assert whole.losses
+    assert "accuracy" not in whole.losses
+    for kind in ("losses", "metrics"):
+        for name, term in getattr(whole, kind).items():
+            terms = [getattr(part, kind)[name] for part in parts]
+            assert term.total.dtype == torch.float32
+            assert term.total.isfinite()
+            assert term.count == sum(part.count for part in terms) > 0
+            assert float(term.total) == pytest.approx(sum(float(part.total) for part in terms), rel=1e-5)
+
+
+def test_a_few_steps_lower_the_loss(task, model, features):
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(15):
+        terms = TaskObjective(task)(model, task.collate(features)).losses.values()
+        loss = sum(term.total / term.count for term in terms)
+        losses.append(float(loss))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_every_weight_of_the_head_is_trained(task, model, features):
+    terms = TaskObjective(task)(model, task.collate(features)).losses.values()
+    sum(term.total for term in terms).backward()
+    assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in model.heads.parameters())
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 40, 10_000])
+def test_predictions_do_not_depend_on_batches(task, model, examples, batch_tokens):
+    alone = [Predictor(model, WORDPIECE, task).predict_examples([example])[0] for example in examples]
+    together = Predictor(model, WORDPIECE, task, batch_tokens=batch_tokens).predict_examples(examples)
+    assert len(together) == len(examples)
+    for one, other in zip(alone, together, strict=True):
+        assert one == pytest.approx(other, rel=1e-4)
+
+
+def test_predictions_are_plain_json(task, model, examples):
+    predictions = Predictor(model, WORDPIECE, task).predict_examples(examples)
+    assert json.loads(json.dumps(predictions)) == predictions
+
+
+def test_scores_are_plain_numbers_and_details_are_json(task, model, examples):
+    evaluation = evaluate_examples(Predictor(model, WORDPIECE, task), examples)
+    assert evaluation.scores
+    assert {type(value) for value in evaluation.scores.values()} == {float}
+    assert json.loads(json.dumps(evaluation.details)) == evaluation.details
+
+
+def test_a_trained_model_scores_better_than_a_fresh_one(task, model, examples, features):
+    fresh = evaluate_examples(Predictor(model, WORDPIECE, task), examples).scores
+    test_a_few_steps_lower_the_loss(task, model, features)
+    trained = evaluate_examples(Predictor(model, WORDPIECE, task), examples).scores
+    assert trained["loss"] < fresh["loss"]
+    assert all(trained[name] >= fresh[name] for name in fresh if name != "loss")
+
+
+def test_options_survive_json(task, tmp_path):
+    assert task_from_json(json.loads(json.dumps(task_to_json(task)))) == task
+    save_task(task, tmp_path, max_length=MAX_LENGTH)
+    assert load_task(tmp_path) == (task, MAX_LENGTH)
