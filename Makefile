@@ -43,7 +43,7 @@ lock: ## Resolve every dependency anew and rewrite requirements/constraints.txt
 	$(PYTHON) requirements/lock.py
 
 clean: ## Remove .venv, caches and the demo's output
-	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) bertwright-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps make a second call instant, until the project file or the pins change.
