@@ -9,7 +9,7 @@ Reference: Steele, Lea and Flood 2014 (SplitMix64); Salmon et al. 2011 (Philox).
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import UInt64
+from jaxtyping import Float64, UInt64
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _WORD = 2**64 - 1
@@ -33,17 +33,18 @@ def below(bits: UInt64[np.ndarray, "..."], limit: int) -> UInt64[np.ndarray, "..
     return ((bits >> np.uint64(32)) * np.uint64(limit)) >> np.uint64(32)
 
 
-def uniform(bits: UInt64[np.ndarray, "..."]) -> np.ndarray:
-    """Turn 64 random bits into a float64 in [0, 1)."""
-    return (bits >> np.uint64(11)) * 2.0**-53
+def uniform(bits: UInt64[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
+    """Turn 64 random bits into a number in [0, 1)."""
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def generator(*key: int) -> np.random.Generator:
-    """Return a Philox generator that belongs to a key of non-negative integers."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+    """Return a Philox generator that belongs to a key."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([word & _WORD for word in key])))
 
 
 def _mix(state: UInt64[np.ndarray, "..."]) -> UInt64[np.ndarray, "..."]:
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return state ^ (state >> np.uint64(31))
+    state ^= state >> np.uint64(31)
+    return state

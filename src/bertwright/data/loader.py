@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -87,7 +88,7 @@ class PretrainLoader:
             )
         if max_length_limit is not None and split.config.max_length > max_length_limit:
             raise BertwrightError(
-                f"the shards hold examples of up to {split.config.max_length} tokens, the model takes {max_length_limit}",
+                f"the shards' examples reach {split.config.max_length} tokens, the model takes {max_length_limit}",
                 fix=f"build the shards with `--max-length {max_length_limit}`",
             )
         self.split = split
@@ -142,7 +143,7 @@ class PretrainLoader:
         by_length = np.argsort(self._lengths[examples], kind="stable")
         examples, epochs = examples[by_length], epochs[by_length]
         cuts = _cut(self._lengths[examples], limit)
-        return [self._batch(examples[i:j], epochs[i:j], seed) for i, j in zip(cuts, cuts[1:], strict=False)]
+        return [self._batch(examples[i:j], epochs[i:j], seed) for i, j in pairwise(cuts)]
 
     def _batch(self, examples: Int[np.ndarray, "B"], epochs: Int[np.ndarray, "B"], seed: int) -> Batch:
         lengths = self._lengths[examples].astype(np.int64)

@@ -3,7 +3,8 @@
 A mask is a pure function of (seed, epoch, example): whichever batch, rank or restart an example turns up in, it is the
 same. A whole batch is masked in a few numpy passes. Paper: 3.1 (Task #1) and A.1.
 
-    masked = mask_tokens(ids, starts, examples, epochs, seed=0, config=MaskingConfig(), vocabulary=MaskVocabulary.of(wordpiece))
+    tables = MaskVocabulary.of(wordpiece)
+    masked = mask_tokens(ids, starts, examples, epochs, seed=0, config=MaskingConfig(), vocabulary=tables)
 """
 
 from __future__ import annotations

@@ -35,14 +35,15 @@ def num_specials(config: DataConfig) -> int:
 def build_examples(documents: Sequence[Sequence[int]], config: DataConfig, rng: np.random.Generator) -> Examples:
     """Cut the documents of one shard into examples.
 
-    With `objective="mlm+nsp"`, sentences gather in a chunk until a target length is reached; segment A ends at a sentence
-    boundary drawn inside the chunk. Then B is either the rest of the chunk or starts at a random sentence of another
-    document, in which case the rest of the chunk is used again. What is too long loses tokens from the longer segment.
+    With `objective="mlm+nsp"`, sentences gather in a chunk until a target length is reached; segment A ends at a
+    sentence boundary drawn inside the chunk. Then B is either the rest of the chunk or starts at a random sentence of
+    another document, in which case the rest of the chunk is used again. What is too long loses tokens from the longer
+    segment.
 
-    The two rules differ for a chunk of one sentence alone. `google` always gives it a random B, so more than half of the
-    labels are 1. `paper` tosses a fair coin for every example; if B shall follow, B is the next sentence, or, where there
-    is none, the lone sentence is itself the B of the sentence before it. A document of one sentence cannot be followed:
-    under `paper` it serves only as a random B.
+    The two rules differ for a chunk of one sentence alone. `google` always gives it a random B, so more than half of
+    the labels are 1. `paper` tosses a fair coin for every example; if B shall follow, B is the next sentence, or, where
+    there is none, the lone sentence is itself the B of the sentence before it. A document of one sentence cannot be
+    followed: under `paper` it serves only as a random B.
 
     With `objective="mlm"`, examples are single segments of as many whole sentences as fit; a sentence that is longer by
     itself is cut. No token is lost.

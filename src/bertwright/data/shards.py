@@ -1,7 +1,7 @@
 """Examples on disk: flat token files and tables of ranges, memory-mapped, under a manifest that can prove them.
 
-A shard folder holds `manifest.json`, the vocabulary, and for every shard of the splits `train` and `held_out` two files:
-`train-00000.tokens` (little-endian uint16, or uint32 for vocabularies beyond 65,536) and `train-00000.examples`
+A shard folder holds `manifest.json`, the vocabulary, and for every shard of the splits `train` and `held_out` two
+files: `train-00000.tokens` (little-endian uint16, or uint32 for vocabularies beyond 65,536) and `train-00000.examples`
 (`EXAMPLE_DTYPE`). Opening maps the files and reads none of them.
 
     shards = ShardSet.open("shards")

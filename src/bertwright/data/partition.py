@@ -1,0 +1,115 @@
+"""A stream of documents to units of work: which document goes into which shard.
+
+The answer depends on the corpus and the seed alone. A shard is about 16 million characters of whole documents. It is
+also the pool from which its random segments come, so with next-sentence labels no shard has fewer than two documents.
+
+    for work in partition(texts, DataConfig()):
+        print(work.split, work.number, len(work.texts))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from bertwright.config import DataConfig
+from bertwright.data.counter import hashed
+
+SHARD_CHARACTERS = 16_000_000
+"""Raw text of one shard, about."""
+
+_HELD_OUT = 2  # the stream of held-out choices, apart from all other uses of the seed
+
+
+class Work(NamedTuple):
+    """The raw documents of one shard."""
+
+    split: str
+    """`train` or `held_out`."""
+    number: int
+    """Counted from 0 within the split."""
+    texts: list[str]
+    """In reading order."""
+
+
+class _Document(NamedTuple):
+    draw: int
+    """64 random bits, keyed by (seed, number of the document)."""
+    text: str
+
+
+class _Bucket:
+    """Documents of one split on their way into shards.
+
+    The newest full shard waits, in case what comes after it is too little to stand alone.
+    """
+
+    def __init__(self, split: str, fewest: int, shard_characters: int) -> None:
+        self.split = split
+        self.documents = 0
+        self.waiting: list[_Document] = []
+        self.filling: list[_Document] = []
+        self._fewest = fewest
+        self._limit = shard_characters
+        self._size = 0
+        self._number = 0
+
+    def add(self, document: _Document) -> Iterator[Work]:
+        """Put a document in; a shard may come out."""
+        self.documents += 1
+        self.filling.append(document)
+        self._size += len(document.text)
+        if self._size >= self._limit and len(self.filling) >= self._fewest:
+            yield from self._emit(self.waiting)
+            self.waiting, self.filling, self._size = self.filling, [], 0
+
+    def finish(self) -> Iterator[Work]:
+        """Let the last shards out."""
+        if self._size < self._limit // 2 or len(self.filling) < self._fewest:
+            self.waiting, self.filling = self.waiting + self.filling, []
+        yield from self._emit(self.waiting)
+        yield from self._emit(self.filling)
+
+    def _emit(self, documents: list[_Document]) -> Iterator[Work]:
+        if documents:
+            yield Work(self.split, self._number, [document.text for document in documents])
+            self._number += 1
+
+
+def partition(texts: Iterable[str], config: DataConfig, *, shard_characters: int = SHARD_CHARACTERS) -> Iterator[Work]:
+    """Yield the shards of a corpus; no more than four of them are held at any time.
+
+    Each document is held out with probability `held_out_prob`, by a hash of its number. If that gives too few to be of
+    use (two with next-sentence labels, else one), those of the last shard with the smallest hash join them; if even
+    that leaves too few to train on, nothing is held out.
+
+    Args:
+        texts: raw documents, none blank, in a fixed order.
+        config: seed, share and objective.
+        shard_characters: raw text of one shard, about.
+    """
+    fewest = 2 if config.objective == "mlm+nsp" else 1
+    train, held_out = (_Bucket(split, fewest, shard_characters) for split in ("train", "held_out"))
+    threshold = int(config.held_out_prob * 2**64)
+    for number, text in enumerate(texts):
+        document = _Document(int(hashed(config.seed, _HELD_OUT, number)[0]), text)
+        yield from (held_out if document.draw < threshold else train).add(document)
+    if config.held_out_prob:
+        _even_out(train, held_out, fewest)
+    yield from train.finish()
+    yield from held_out.finish()
+
+
+def _even_out(train: _Bucket, held_out: _Bucket, fewest: int) -> None:
+    missing = fewest - held_out.documents
+    if missing <= 0:
+        return
+    spare = train.waiting + train.filling
+    if len(spare) - missing < fewest:
+        train.filling += held_out.filling
+        held_out.filling = []
+        return
+    chosen = sorted(spare, key=lambda document: document.draw)[:missing]
+    train.waiting = [document for document in train.waiting if document not in chosen]
+    train.filling = [document for document in train.filling if document not in chosen]
+    held_out.filling += chosen
