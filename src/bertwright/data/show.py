@@ -1,0 +1,96 @@
+"""One example as a person wants to see it: its tokens, its segments, what is hidden and how, its label.
+
+view = describe_example(ShardSet.open("shards"), 0)
+[token.shown for token in view.tokens if token.state == "mask"]
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from bertwright.config import MaskingConfig
+from bertwright.data.masking import MaskVocabulary, mask_tokens
+from bertwright.data.shards import ShardSet
+
+TokenState = Literal["special", "plain", "mask", "random", "kept"]
+"""[CLS] or [SEP] · not predicted · predicted and shown as [MASK] · as a random token · as itself."""
+
+
+@dataclass(frozen=True)
+class TokenView:
+    """One token of an example."""
+
+    shown: str
+    """What the model sees."""
+    original: str
+    """What stood there, and is predicted unless the state is `special` or `plain`."""
+    segment: int
+    """0: A, 1: B."""
+    state: TokenState
+    """What masking did to it."""
+
+
+@dataclass(frozen=True)
+class ExampleView:
+    """One example, masked as it is in one epoch."""
+
+    tokens: list[TokenView]
+    """[CLS] A [SEP] B [SEP], or [CLS] A [SEP]."""
+    text_a: str
+    """Segment A as text."""
+    text_b: str | None
+    """Segment B as text; None in single-segment shards."""
+    next_sentence_label: int | None
+    """0: B follows A; 1: B is random; None in single-segment shards."""
+
+
+def describe_example(
+    shards: ShardSet,
+    index: int,
+    masking: MaskingConfig | None = None,
+    *,
+    seed: int = 0,
+    epoch: int = 0,
+    split: str = "train",
+) -> ExampleView:
+    """Return an example exactly as pre-training with this seed sees it in this epoch.
+
+    Raises:
+        BertwrightError: there is no such example.
+    """
+    raw = shards.split(split).example(index)
+    wordpiece = shards.wordpiece
+    input_ids = [wordpiece.cls_id, *raw.a.tolist(), wordpiece.sep_id]
+    segments = [0] * len(input_ids)
+    if raw.b is not None:
+        input_ids += [*raw.b.tolist(), wordpiece.sep_id]
+        segments += [1] * (len(raw.b) + 1)
+    original = np.array(input_ids)
+    shown, rows, _ = mask_tokens(
+        original,
+        np.array([0, len(original)]),
+        np.array([index]),
+        np.array([epoch]),
+        seed=seed,
+        config=masking or MaskingConfig(),
+        vocabulary=(vocabulary := MaskVocabulary.of(wordpiece)),
+    )
+    states: list[TokenState] = ["plain" if vocabulary.maskable[number] else "special" for number in input_ids]
+    for row in rows.tolist():
+        if shown[row] == vocabulary.mask_id:
+            states[row] = "mask"
+        else:
+            states[row] = "kept" if shown[row] == original[row] else "random"
+    names = wordpiece.tokens
+    return ExampleView(
+        tokens=[
+            TokenView(shown=names[now], original=names[before], segment=segment, state=state)
+            for now, before, segment, state in zip(shown.tolist(), input_ids, segments, states, strict=True)
+        ],
+        text_a=wordpiece.decode(raw.a.tolist()),
+        text_b=None if raw.b is None else wordpiece.decode(raw.b.tolist()),
+        next_sentence_label=raw.next_sentence_label,
+    )
