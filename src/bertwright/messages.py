@@ -144,6 +144,8 @@ MESSAGES: dict[str, tuple[str, str]] = {
     ),
     "demo_from_pretrained": ("From the pre-trained encoder", "从预训练编码器开始"),
     "demo_from_random": ("From random weights", "从随机权重开始"),
+    "demo_majority": ("Always naming the commonest class", "总猜最常见的类别"),
+    "demo_title": ("A BERT's life in miniature", "BERT 的一生（缩影）"),
     "demo_gain": (
         "Pre-training is worth {gain:+.1f} points of accuracy: {pretrained:.1%} against {random:.1%} from random weights "
         "(always naming the commonest class: {majority:.1%}).",

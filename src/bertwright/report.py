@@ -8,7 +8,6 @@ light or dark mode. Nothing is fetched from anywhere.
 
 from __future__ import annotations
 
-import html
 import io
 import json
 import math
@@ -149,7 +148,7 @@ def _read(path: Path, default: Any) -> Any:
 
 def _tiles(train: list[Row], evals: list[Row], lang: Lang) -> list[tuple[str, str]]:
     tiles = []
-    last = {**(train[-1] if train else {}), **{k: v for k, v in (evals[-1] if evals else {}).items() if k != "seconds"}}
+    last = {**(train[-1] if train else {}), **(evals[-1] if evals else {})}
     name = say("dev" if evals and "f1" in evals[-1] else "held_out" if evals else "train", lang)
     best = max((row["accuracy"] for row in evals if "accuracy" in row), default=None)
     if best is not None:
@@ -163,13 +162,13 @@ def _tiles(train: list[Row], evals: list[Row], lang: Lang) -> list[tuple[str, st
             tiles.append((f"{label} {say('accuracy', lang)}, {name}", _percent(last[f"{prefix}_accuracy"])))
     if train:
         tiles.append((say("report_steps", lang), f"{train[-1]['step']:,}"))
-    if "tokens" in last:
-        tiles.append((say("report_tokens", lang), _short(last["tokens"])))
+    if tokens := sum(row.get("tokens", 0) for row in train):
+        tiles.append((say("report_tokens", lang), _short(tokens)))
     speeds = sorted(row["tokens_per_second"] for row in train if "tokens_per_second" in row)
     if speeds and best is None:
         tiles.append((say("tokens_per_second", lang), f"{speeds[len(speeds) // 2]:,.0f}"))
-    if train and "seconds" in train[-1]:
-        tiles.append((say("report_time", lang), _duration(train[-1]["seconds"])))
+    if seconds := sum(row.get("seconds", 0) for row in train):
+        tiles.append((say("report_time", lang), _duration(seconds)))
     return tiles
 
 
@@ -210,13 +209,14 @@ def _svg(
 ) -> str:
     """Draw a curve (pale as it is, bold when smoothed) and points; return the SVG element."""
     import matplotlib as mpl
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    style = {"svg.fonttype": "none", "svg.hashsalt": "bertwright", "font.size": 9, "axes.edgecolor": AXIS,
-             "xtick.color": AXIS, "ytick.color": AXIS, "axes.spines.top": False, "axes.spines.right": False,
-             "axes.spines.left": False, "axes.linewidth": 0.8, "grid.color": AXIS, "grid.alpha": 0.25, "ytick.major.size": 0}  # fmt: skip
+    style: dict[Any, Any] = {
+        "svg.fonttype": "none", "svg.hashsalt": "bertwright", "font.size": 9, "axes.linewidth": 0.8,
+        "axes.edgecolor": AXIS, "xtick.color": AXIS, "ytick.color": AXIS, "grid.color": AXIS, "grid.alpha": 0.25,
+        "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False, "ytick.major.size": 0,
+    }  # fmt: skip
     with mpl.rc_context(style):
         figure = Figure(figsize=(3.7, 2.3), layout="constrained")
         axes = figure.add_subplot()
@@ -236,7 +236,7 @@ def _svg(
         if from_zero:
             axes.set_ylim(bottom=0)
         buffer = io.StringIO()
-        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return _follow_the_page(buffer.getvalue())
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import importlib.metadata
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -19,20 +20,37 @@ from typing import NoReturn
 from cyclopts import App, CycloptsError
 
 from bertwright.cli import commands
+from bertwright.cli.flags import settings_from, whole_numbers
 from bertwright.cli.view import err, print_error
+from bertwright.config import FinetuneConfig, PretrainConfig
 from bertwright.errors import BertwrightError
 from bertwright.messages import language, say
-
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 app = App(
     name="bertwright",
     help="BERT end to end: from raw text to a served model, in English and Chinese.",
     version=lambda: importlib.metadata.version("bertwright"),
     help_format="plaintext",
+    config=whole_numbers,
     result_action="return_value",
 )
-commands.register(app)
+data = App(name="data", help="Build shards of examples from raw text, and look at them.", sort_key=2)
+finetune = App(name="finetune", help="Fine-tune an encoder on a task with one added layer.", sort_key=6)
+
+# In the order of a model's life, which is the order of `bertwright --help`.
+app.command(commands.demo, sort_key=0)
+app.command(commands.vocab, sort_key=1)
+app.command(data)
+data.command(commands.data_build, name="build")
+data.command(commands.data_show, name="show")
+app.command(commands.pretrain, sort_key=3, config=(settings_from(PretrainConfig), whole_numbers))
+app.command(commands.fill, sort_key=4)
+app.command(commands.nsp, sort_key=5)
+app.command(finetune)
+finetune.command(commands.finetune_classify, name="classify", config=(settings_from(FinetuneConfig), whole_numbers))
+app.command(commands.predict, sort_key=7)
+app.command(commands.evaluate, sort_key=8)
+app.command(commands.report, sort_key=9)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -42,7 +60,7 @@ def run(argv: Sequence[str]) -> int:
         argv: the words after `bertwright`.
 
     Returns:
-        The exit status: 0, 1 after an error (one message has been printed), 130 after Ctrl-C.
+        The exit status: 0; 1 after an error (one message has been printed); 128 + signal after one, so 130 after Ctrl-C.
     """
     try:
         app(list(argv), exit_on_error=False, print_error=False, help_on_error=False)
@@ -55,12 +73,13 @@ def run(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         resumable = any(name in argv for name in ("pretrain", "finetune"))
         err.print("\n" + say("stopped" if resumable else "interrupted", language()))
-        return INTERRUPTED
+        return 128 + signal.SIGINT
     except Exception as error:
+        interrupted = getattr(error, "signal", None)
         if "--debug" in argv:
             traceback.print_exc()
         explain(error)
-        return 1
+        return 1 if interrupted is None else 128 + interrupted
 
 
 def explain(error: Exception) -> None:
@@ -70,7 +89,8 @@ def explain(error: Exception) -> None:
             print_error(error.what, where=error.where, fix=error.fix)
         case CycloptsError():
             chain = " ".join(error.command_chain or ())
-            print_error(str(error).rstrip("."), fix=f"bertwright {chain} --help".replace("  ", " "))
+            what = str(error).split(" Available commands:")[0].rstrip(".")
+            print_error(what, fix=f"bertwright {chain} --help".replace("  ", " "))
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
             print_error("the disk is full; what was saved before is intact", where=error.filename,
                         fix="free some space, then type the same command again (--resume for training)")  # fmt: skip

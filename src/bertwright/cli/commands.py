@@ -7,42 +7,24 @@ Results go to standard output, everything else to standard error.
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
-
-from cyclopts import App, Parameter
-from cyclopts.argument import ArgumentCollection
-from cyclopts.config import Dict
+from typing import Annotated, Any, Literal
 
 from bertwright.cli import view
+from bertwright.cli.flags import Flat, Output, Switch, Training
 from bertwright.cli.view import TrainingView, err, print_json
-from bertwright.config import DataConfig, FinetuneConfig, Language, MaskingConfig, PretrainConfig, VocabConfig
-from bertwright.config import from_dict, read_json
+from bertwright.config import (
+    DataConfig,
+    FinetuneConfig,
+    MaskingConfig,
+    PretrainConfig,
+    VocabConfig,
+)
 from bertwright.errors import BertwrightError
 from bertwright.messages import language, say
-
-
-@Parameter(name="*", group="Output")
-@dataclass(frozen=True, kw_only=True)
-class Output:
-    """What every command's screen looks like."""
-
-    json: Annotated[bool, Parameter(negative="")] = False
-    """Print the result as JSON on standard output."""
-    quiet: Annotated[bool, Parameter(negative="")] = False
-    """Show errors, warnings and the result alone."""
-    debug: Annotated[bool, Parameter(negative="")] = False
-    """After an error, also show where in the code it happened."""
-
-    def __post_init__(self) -> None:
-        view.log_to_console(quiet=self.quiet)
-
-
-Flat = Parameter(name="*")
-Dials = Annotated[PretrainConfig, Parameter(name="*", group="Training")]
 
 
 def vocab(
@@ -50,7 +32,7 @@ def vocab(
     /,
     *,
     out: Path,
-    overwrite: Annotated[bool, Parameter(negative="")] = False,
+    overwrite: Switch = False,
     threads: int = 0,
     config: Annotated[VocabConfig, Flat] = VocabConfig(),
     output: Output = Output(),
@@ -72,11 +54,7 @@ def vocab(
     with view.stage_bar(quiet=output.quiet) as progress:
         trained = train_vocabulary(corpus, config, threads=threads or None, progress=progress)
     trained.wordpiece.save(out)
-    report = {**trained.report, "path": str(out)}
-    if output.json:
-        print_json(report)
-    else:
-        view.print_scores(report)
+    show_facts({"path": str(out), **trained.report}, output)
 
 
 def data_build(
@@ -86,6 +64,7 @@ def data_build(
     vocab: Path,
     out: Path,
     workers: int = 0,
+    overwrite: Switch = False,
     config: Annotated[DataConfig, Flat] = DataConfig(),
     output: Output = Output(),
 ) -> None:
@@ -96,42 +75,47 @@ def data_build(
         vocab: Folder of a vocabulary (or of a model), or a vocab.txt.
         out: Folder for the shards; it must be empty or absent.
         workers: Processes; 0: one per processor core. The result is the same for any number.
+        overwrite: Replace shards that are already there.
     """
     from bertwright.data.build import build_shards
     from bertwright.text.wordpiece import WordPiece
 
     wordpiece = WordPiece.load(vocab)
     with view.stage_bar(quiet=output.quiet) as progress:
-        manifest = build_shards(corpus, wordpiece, out, config, workers=workers or None, progress=progress)
-    facts = {**_counts(manifest), "path": str(out)}
-    print_json(facts) if output.json else view.print_scores(facts)
+        manifest = build_shards(
+            corpus, wordpiece, out, config, workers=workers or None, overwrite=overwrite, progress=progress
+        )
+    facts = {"path": str(out), **{split: dataclasses.asdict(counts) for split, counts in manifest.counts.items()}}
+    show_facts(facts, output)
 
 
 def data_show(
-    shards: Path, index: int, /, *, split: str = "train", epoch: int = 0, seed: int = 0, output: Output = Output()
+    shards: Path,
+    index: int,
+    /,
+    *,
+    split: Literal["train", "held_out"] = "train",
+    epoch: int = 0,
+    seed: int = 0,
+    output: Output = Output(),
 ) -> None:
     """Show one example: tokens, segments, what is masked and how, and the next-sentence label.
 
     Args:
         shards: Folder that `bertwright data build` wrote.
         index: Which example, from 0.
-        split: train or held_out.
+        split: What training sees, or what is kept for evaluation.
         epoch: Masks are drawn anew in every epoch: the one to show.
         seed: The training seed the masks are drawn from.
     """
-    from bertwright.data.show import describe_example
     from bertwright.data.shards import ShardSet
+    from bertwright.data.show import describe_example
 
-    example = describe_example(ShardSet.open(shards), index, MaskingConfig(), seed=seed, epoch=epoch)
+    example = describe_example(ShardSet.open(shards), index, MaskingConfig(), split=split, seed=seed, epoch=epoch)
     if output.json:
         print_json(dataclasses.asdict(example))
     else:
         view.print_example(example, language(), title=f"{shards} [{index}]")
-
-
-def _counts(manifest: Any) -> dict[str, Any]:
-    values = manifest if isinstance(manifest, dict) else dataclasses.asdict(manifest)
-    return values.get("counts", values)
 
 
 def pretrain(
@@ -141,9 +125,9 @@ def pretrain(
     data: Path,
     out: Path,
     init: Path | None = None,
-    resume: Annotated[bool, Parameter(negative="")] = False,
+    resume: Switch = False,
     config: Path | None = None,
-    dials: Dials = PretrainConfig(),
+    dials: Annotated[PretrainConfig, Training] = PretrainConfig(),
     output: Output = Output(),
 ) -> None:
     """Pre-train an encoder with MLM and NSP.
@@ -180,9 +164,7 @@ def fill(model: Path, text: str, /, *, top_k: int = 5, output: Output = Output()
     if output.json:
         print_json(answers)
         return
-    gaps = answers if answers and isinstance(answers[0], list) else [answers]
-    for number, gap in enumerate(gaps, start=1):
-        view.print_fills(text if len(gaps) == 1 else f"{text}  ({number}/{len(gaps)})", gap)
+    view.print_fills(text, answers)
 
 
 def nsp(model: Path, a: str, b: str, /, *, output: Output = Output()) -> None:
@@ -211,9 +193,9 @@ def finetune_classify(
     out: Path,
     text_column: str = "text",
     label_column: str = "label",
-    resume: Annotated[bool, Parameter(negative="")] = False,
+    resume: Switch = False,
     config: Path | None = None,
-    dials: Annotated[FinetuneConfig, Parameter(name="*", group="Training")] = FinetuneConfig(),
+    dials: Annotated[FinetuneConfig, Training] = FinetuneConfig(),
     output: Output = Output(),
 ) -> None:
     """Fine-tune a classifier of single sentences: one added layer, the whole encoder trained.
@@ -240,34 +222,58 @@ def finetune_classify(
 
 
 def predict(
-    model: Path, /, *texts: str, input: Path | None = None, text_column: str = "text", output: Output = Output()
+    model: Path,
+    /,
+    *texts: str,
+    input: Path | None = None,
+    text_column: str | None = None,
+    output: Output = Output(),
 ) -> None:
     """Classify texts: one JSON line `{"label": ..., "score": ...}` for each, in their order.
 
     Args:
         model: Model folder that `bertwright finetune` wrote.
         texts: The texts; or use --input.
-        input: CSV, TSV or JSONL file with a column of texts, or a .txt file with one a line; - reads lines from standard input.
-        text_column: Column of the text in --input.
+        input: CSV, TSV or JSONL file with a column of texts, or .txt with one a line; - reads lines of standard input.
+        text_column: Column of the text in --input; by default the one the model was trained on.
     """
     from bertwright.predict import Predictor
+    from bertwright.text.corpus import read_lines
 
-    given = list(texts) or _read_texts(input, text_column)
-    for answer in Predictor.load(model).predict(given):
+    if bool(texts) == (input is not None):
+        found = "texts and --input together" if texts else "no text"
+        raise BertwrightError(found, fix='bertwright predict MODEL "a text" or bertwright predict MODEL --input FILE')
+    predictor = Predictor.load(model, options={"text_column": text_column} if text_column else None)
+    if input is None:
+        answers = predictor.predict(texts)
+    elif str(input) == "-":
+        answers = predictor.predict([line.rstrip("\n") for line in sys.stdin])
+    elif input.suffix == ".txt":
+        answers = predictor.predict([line.rstrip("\n") for line in read_lines(input)])
+    else:
+        answers = predictor.predict_examples(predictor.require_task().read(input, labelled=False))
+    for answer in answers:
         print_json(answer)
 
 
-def evaluate(model: Path, /, *, data: Path, output: Output = Output()) -> None:
+def evaluate(model: Path, /, *, data: Path, out: Path | None = None, output: Output = Output()) -> None:
     """Score a fine-tuned model on labelled examples.
 
     Args:
         model: Model folder that `bertwright finetune` wrote.
         data: CSV, TSV or JSONL file with the columns the model was trained on.
+        out: Folder for evaluation.json (scores, confusion matrix) and predictions.jsonl.
     """
-    from bertwright.evaluate import evaluate as score
+    from bertwright.evaluate import evaluate as run
 
-    scores = score(model, data)
-    print_json(scores) if output.json else view.print_scores(scores)
+    evaluation = run(model, data)
+    if out is not None:
+        evaluation.save(out)
+    if output.json:
+        print_json({**evaluation.scores, "num_examples": len(evaluation.examples), **evaluation.details})
+    else:
+        view.print_facts({**evaluation.scores, "num_examples": len(evaluation.examples)})
+        view.print_confusion(evaluation.labels, evaluation.confusion)
 
 
 def report(run: Path, /, *, lang: str | None = None, output: Output = Output()) -> None:
@@ -291,7 +297,7 @@ def demo(*, out: Path = Path("bertwright-demo"), lang: str | None = None, output
     """
     from bertwright.demo import run_demo
 
-    run_demo(out, lang=language(lang))
+    run_demo(out, lang=language(lang), quiet=output.quiet)
 
 
 @contextmanager
@@ -313,56 +319,11 @@ def finish(out: Path, model: Path, scores: dict[str, float], output: Output) -> 
     if output.json:
         print_json({"model": str(model), "report": str(page), **scores})
         return
-    view.print_scores(scores)
+    view.print_facts(scores)
     err.print(say("saved", language(), path=model))
     err.print(say("report", language(), path=page))
 
 
-def settings_from(kind: type[PretrainConfig] | type[FinetuneConfig]) -> Any:
-    """Return a source of values for the flags that were not typed: first --config FILE, then the recipe."""
-
-    def source(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-        typed = {argument.name: argument.tokens[0].value for argument in arguments if argument.tokens}
-        layers = []
-        if "--config" in typed:
-            path = Path(typed["--config"])
-            layers.append((saved_settings(kind, path), str(path)))
-        if "RECIPE" in typed:
-            from bertwright.recipes import get_recipe
-
-            layers.append((get_recipe(typed["RECIPE"]).train, f"recipe {typed['RECIPE']}"))
-        for values, name in layers:
-            Dict(values, source=name, use_commands_as_keys=False)(app, commands, arguments)
-
-    return source
-
-
-def saved_settings(kind: type[Any], path: Path) -> dict[str, Any]:
-    """Read training settings from a file of them, or from a run's config.json where they lie under `train`."""
-    values = read_json(path)
-    values = values.get("train", values)
-    from_dict(kind, values, where=path)
-    return values
-
-
-def register(app: App) -> None:
-    """Hang the commands on the application."""
-    data = App(name="data", help="Build shards of examples from raw text, and look at them.")
-    data.command(data_build, name="build")
-    data.command(data_show, name="show")
-    finetune = App(name="finetune", help="Fine-tune an encoder on a task with one added layer.")
-    finetune.command(finetune_classify, name="classify", config=settings_from(FinetuneConfig))
-    app.command(vocab)
-    app.command(data)
-    app.command(pretrain, config=settings_from(PretrainConfig))
-    app.command(fill)
-    app.command(nsp)
-    app.command(finetune)
-    app.command(predict)
-    app.command(evaluate)
-    app.command(report)
-    app.command(demo)
-
-
-def _read_texts(path: Path | None, column: str) -> list[str]:
-    raise NotImplementedError
+def show_facts(facts: dict[str, Any], output: Output) -> None:
+    """Print figures by name, as a table or as JSON."""
+    print_json(facts) if output.json else view.print_facts(facts)

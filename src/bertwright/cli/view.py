@@ -1,6 +1,6 @@
 """What a person sees: the live view of training, coloured examples, tables, and errors in one message.
 
-Progress and messages go to standard error, results to standard output, so that `bertwright predict ... > answers.jsonl` works.
+Progress and messages go to standard error, results to standard output: `bertwright predict ... > answers.jsonl` works.
 `NO_COLOR` and pipes are honoured by rich.
 
     with TrainingView(lang="en") as view:
@@ -213,7 +213,7 @@ def print_example(view: ExampleView, lang: Lang, *, title: str) -> None:
         facts.append(f"{say('next_sentence', lang)}: [bold]{label}[/]")
     out.print(" · ".join(facts))
     for segment, name in enumerate(("segment_a", "segment_b")):
-        cells = [_cell(token.text, token.state, token.original, SEGMENT_STYLES[segment])
+        cells = [_cell(token.shown, token.state, token.original, SEGMENT_STYLES[segment])
                  for token in view.tokens if token.segment == segment]  # fmt: skip
         if cells:
             out.print(f"[{SEGMENT_STYLES[segment]}]▌ {say(name, lang)}[/]")
@@ -254,22 +254,62 @@ def _print_cells(cells: Sequence[tuple[Text, Text]], *, width: int) -> None:
                 out.print(text)
 
 
-def print_fills(sentence: str, answers: Sequence[Mapping[str, Any]]) -> None:
-    """Print the best tokens for one gap, with their probabilities."""
-    out.print(f"[bold]{escape(sentence)}[/]")
-    table = Table.grid(padding=(0, 2))
-    for answer in answers:
-        bar = "█" * max(1, round(24 * answer["score"]))
-        table.add_row(
-            Text(f"{answer['score']:7.1%}"), Text(str(answer["token_str"]), style="bold cyan"), Text(bar, style="cyan")
-        )
-    out.print(table)
+def print_fills(text: str, answers: Sequence[Any], *, known: str | None = None) -> None:
+    """Print the likeliest tokens for each gap, with their probabilities.
+
+    Args:
+        text: with one [MASK] or several.
+        answers: what `Predictor.fill` returned.
+        known: the right answer, marked where it occurs.
+    """
+    gaps = answers if answers and isinstance(answers[0], list) else [answers]
+    for number, gap in enumerate(gaps, start=1):
+        head = Text(text if len(gaps) == 1 else f"{text}  ({number}/{len(gaps)})", style="bold")
+        head.highlight_words(["[MASK]"], STATE_STYLES["mask"])
+        out.print(head)
+        for answer in gap:
+            mark = " ✓" if answer["token_str"] == known else ""
+            bar = "█" * max(1, round(24 * answer["score"]))
+            word = str(answer["token_str"]) + mark
+            line = Text(f"{answer['score']:8.1%}  ").append(word + " " * max(0, 16 - cell_len(word)), style="bold cyan")
+            out.print(line.append(f" {bar}", style="cyan"))
 
 
-def print_scores(values: Mapping[str, Any]) -> None:
-    """Print names and figures in two columns; shares as percentages are left to the reader."""
-    table = Table.grid(padding=(0, 2))
+def print_before_after(sample: Mapping[str, Any], lang: Lang) -> None:
+    """Print one gap and what two models put into it, one line each; the right answer is green."""
+    head = Text(sample["text"], style="bold")
+    head.highlight_words(["[MASK]"], STATE_STYLES["mask"])
+    out.print(head)
+    for key in ("before", "after"):
+        line = Text(f"  {say(f'report_{key}', lang)}: ", style="dim")
+        for guess in sample[key]:
+            style = "bold green" if guess["token_str"] == sample["answer"] else "default"
+            line.append(f"{guess['token_str']} ", style=style).append(f"{guess['score']:.1%}   ", style="dim")
+        out.print(line)
+
+
+def print_facts(values: Mapping[str, Any], indent: str = "") -> None:
+    """Print names and figures in two columns, groups of them under their name."""
+    plain = {name: value for name, value in values.items() if isinstance(value, (int, float, str, bool))}
+    width = max(map(len, plain), default=0)
     for name, value in values.items():
-        if isinstance(value, (int, float, str)):
-            table.add_row(name, Text(f"{value:.4f}" if isinstance(value, float) else str(value), style="bold"))
+        if name in plain:
+            shown = f"{value:.4f}" if isinstance(value, float) else f"{value:,}" if type(value) is int else str(value)
+            out.print(Text(f"{indent}{name:<{width}}  ").append(shown, style="bold"))
+        elif isinstance(value, Mapping):
+            out.print(Text(indent + name))
+            print_facts(value, indent + "  ")
+
+
+def print_confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> None:
+    """Print a confusion matrix: a row per right label, a column per predicted one."""
+    if not labels or len(labels) > 12:
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("")
+    for label in labels:
+        table.add_column(escape(label), justify="right")
+    for row, label in enumerate(labels):
+        cells = [f"[bold green]{n}[/]" if n and row == column else str(n) for column, n in enumerate(counts[row])]
+        table.add_row(f"[dim]{escape(label)}[/]", *cells)
     out.print(table)
