@@ -12,7 +12,7 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint requirements/constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint fix bench lock clean
+.PHONY: help setup demo test lint fix bench docs lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ fix: $(VENV)/.dev ## Mend what ruff can mend
 
 bench: $(VENV)/.dev ## Measure speed on this machine; the figures land in benchmarks/results
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+docs: $(VENV)/.dev ## Run the documentation's commands and paste what they print
+	$(BIN)/python tests/docs/paste.py
 
 lock: ## Resolve every dependency anew and rewrite requirements/constraints.txt
 	$(PYTHON) requirements/lock.py

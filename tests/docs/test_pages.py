@@ -4,7 +4,7 @@ A fenced block of README.md or docs/ is one of:
     ```console            every line after `$ ` is run, in the page's own folder and order, and must succeed
     ```console refused    likewise, and must end with status 1 and one message
     ```console long       takes too long here: `bertwright` must accept the words, `make` must know the target
-    ```python             is run, in the page's own folder, with the names of the blocks before it
+    ```python             is run, in the page's own folder; it stands by itself
     anything else         is shown and not run
 The Chinese pages show the same commands as the English ones, so one run serves both.
 """
@@ -73,7 +73,9 @@ def check_words(command: str) -> None:
     """Accept a command that would take too long, without running it."""
     if command.startswith("make "):
         target = command.split()[1]
-        assert re.search(rf"^{re.escape(target)}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE), command
+        assert re.search(rf"^{re.escape(target)}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE), (
+            command
+        )
     elif (words := words_of(command)) is not None:
         app.parse_args(words, exit_on_error=False, print_error=False)
 
@@ -81,10 +83,9 @@ def check_words(command: str) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {"__name__": "page"}
     for block in blocks(page):
         if block.kind == "python":
-            exec(compile(block.text, str(page), "exec"), names)
+            exec(compile(block.text, str(page), "exec"), {"__name__": "page"})
         elif block.kind == "console" and block.mode == "long":
             for command in block.commands:
                 check_words(command)
