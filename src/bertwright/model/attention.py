@@ -28,14 +28,14 @@ from bertwright.model.ops import dropout
 _UNIFORM_RUN = 8
 """Sequences of one length that get a bucket of their own: nothing to pad, nothing to mask."""
 _SHRINK = 0.75
-"""A bucket ends where a sequence is shorter than this share of its longest."""
+"""A bucket ends where its shortest sequence is below this share of the next."""
 _SHORT = 32
 """Sequences this short share one bucket: their padding costs less than another pass."""
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """Sequences of like length, neighbours once sequences are ordered by length."""
+    """Sequences of like length, neighbours once sequences are ordered from short to long."""
 
     num_sequences: int
     query_length: int
@@ -77,7 +77,7 @@ class AttentionLayout:
         device = self.key_cu_seqlens.device
         query_starts, key_starts = (cu.cpu().numpy().astype(np.int64) for cu in (self.query_cu_seqlens, self.key_cu_seqlens))
         query_lengths, key_lengths = np.diff(query_starts), np.diff(key_starts)
-        order = np.argsort(-key_lengths, kind="stable")
+        order = np.argsort(key_lengths, kind="stable")
         if (order == np.arange(order.size)).all():
             sort_queries = sort_keys = None
         else:
@@ -205,16 +205,17 @@ class _Unpad(torch.autograd.Function):
 
 
 def _cut_by_length(lengths: np.ndarray) -> list[int]:
-    """Cut sequences, longest first, into buckets; return where each starts, and their number at the end."""
+    """Cut sequences, shortest first, into buckets; return where each starts, and their number at the end."""
     starts = np.flatnonzero(np.r_[True, np.diff(lengths) != 0]).tolist()
     runs = list(pairwise([*starts, lengths.size]))
-    cuts, longest = [0], int(lengths[0])
+    cuts, shortest = [0], int(lengths[0])
     for previous, run in pairwise(runs):
+        length = int(lengths[run[0]])
         stands_alone = any(end - start >= _UNIFORM_RUN for start, end in (previous, run))
-        too_short = longest > _SHORT and lengths[run[0]] < _SHRINK * longest
-        if stands_alone or too_short:
+        too_long = length > _SHORT and shortest < _SHRINK * length
+        if stands_alone or too_long:
             cuts.append(run[0])
-            longest = int(lengths[run[0]])
+            shortest = length
     return [*cuts, lengths.size]
 
 

@@ -91,19 +91,20 @@ def save_model(
             (new / name).write_text(text, encoding="utf-8")
 
 
-def load_model(folder: Path, heads: Mapping[str, Head] | None = None) -> Bert:
+def load_model(folder: Path, heads: Mapping[str, Head] | None = None, *, config: BertConfig | None = None) -> Bert:
     """Load a model folder in Hugging Face's layout.
 
     Args:
         folder: with `config.json` and `model.safetensors`.
         heads: fresh heads to put on the encoder. `mlm` and `nsp` take their weights from the file where it has them, and
             are named in the log where not; any other head starts fresh. Where not given: every head the file holds.
+        config: the folder's own, perhaps with another dropout; read from `config.json` where not given.
 
     Raises:
         BertwrightError: a missing file, a missing, extra or misshapen tensor, NaN or infinity, or a configuration whose
             numbers would not be the same here.
     """
-    config = read_config(folder)
+    config = config or read_config(folder)
     tensors = _read_tensors(folder)
     present = _heads_in(tensors)
     if heads is None:

@@ -1,4 +1,4 @@
-"""The `Task` contract: six methods that say what is asked of the model, and nothing about how it is trained or served.
+"""The `Task` contract: what is asked of the model, and nothing about how it is trained or served.
 
 A task is a frozen dataclass; its fields are its options. Saved by name and options in the model folder, it is the same
 object in `finetune`, `evaluate`, `predict` and in a server: what is scored is what is served. The life of an example:
@@ -70,6 +70,8 @@ class Task(ABC):
 
     name: ClassVar[str]
     """Key in `TASKS`, in task.json, and of the head in `Bert.heads`."""
+    best_by: ClassVar[str]
+    """The score, larger being better, by which fine-tuning chooses the weights it keeps."""
 
     @abstractmethod
     def read(self, path: Path, *, labelled: bool = True) -> list[Example]:
@@ -108,6 +110,10 @@ class Task(ABC):
         """Return the one added layer, with fresh weights."""
 
     @abstractmethod
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Return, for each loss, how many things it will sum over this batch."""
+
+    @abstractmethod
     def loss(self, logits: Float[Tensor, "R K"], batch: Batch) -> StepOutput:
         """Score the head's output against `batch.targets`: sums and counts, which nobody has divided yet."""
 
@@ -129,6 +135,10 @@ class Task(ABC):
 
     def details(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> dict[str, Any]:
         """Return what a report shows beside the scores, as JSON values."""
+        return {}
+
+    def config_keys(self) -> dict[str, Any]:
+        """Return what Hugging Face's `config.json` says of such a model, such as `id2label`."""
         return {}
 
     def options(self) -> dict[str, Any]:

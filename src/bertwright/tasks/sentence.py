@@ -35,6 +35,7 @@ class ClassifyTask(Task):
     """One of several labels for a text: dropout and one linear layer on the pooled [CLS], softmax cross-entropy."""
 
     name: ClassVar[str] = "classify"
+    best_by: ClassVar[str] = "accuracy"
 
     labels: tuple[str, ...] = ()
     """The labels in the order of the logits; empty until `learn` has seen the training examples."""
@@ -123,6 +124,10 @@ class ClassifyTask(Task):
         assert self.labels, "learn the labels first"
         return ClassificationHead(config, len(self.labels))
 
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Return the number of examples."""
+        return {"loss": batch.num_sequences}
+
     def loss(self, logits: Float[Tensor, "B K"], batch: Batch) -> StepOutput:
         """Sum cross-entropy and right answers over the batch."""
         labels = batch.targets["labels"]
@@ -149,6 +154,11 @@ class ClassifyTask(Task):
     def details(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> dict[str, Any]:
         """Return `labels`, the `confusion` matrix and the scores `per_class`."""
         return classification_details(*self._compared(predictions, examples), self.labels)
+
+    def config_keys(self) -> dict[str, Any]:
+        """Return `id2label` and `label2id`."""
+        ids = {label: index for index, label in enumerate(self.labels)}
+        return {"id2label": {str(index): label for label, index in ids.items()}, "label2id": ids}
 
     def _compared(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> tuple[list[str], list[str]]:
         gold = [require_label(example) for example in examples]

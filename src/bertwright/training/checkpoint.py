@@ -1,0 +1,195 @@
+"""The run folder: configuration, metrics, and checkpoints from which a run continues bit for bit.
+
+    run = RunFolder.create(Path("run"), {"train": {...}}, resume=False)
+    run.save(step, tensors, {"position": 12_800})
+    state = run.load_newest()
+
+A checkpoint is a folder `checkpoints/step-00001000` holding `state.safetensors`, `state.json` and `manifest.json` with the
+sha256 of both. It is written beside its place, flushed to disk and renamed last, so one that can be seen is whole.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import json
+import logging
+import platform
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from bertwright.config import read_json
+from bertwright.errors import BertwrightError
+from bertwright.files import explain_os_errors, new_folder, sha256_of
+
+log = logging.getLogger(__name__)
+
+MAY_CHANGE = frozenset(
+    {"log_every", "eval_every", "checkpoint_every", "keep_checkpoints", "tensorboard", "threads", "data", "train_file", "dev_file"}
+)
+"""Settings that a resumed run may change: they do not alter what is computed."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What a run continues from."""
+
+    step: int
+    """Optimizer steps taken."""
+    tensors: dict[str, Tensor]
+    """Weights and moments by name."""
+    values: dict[str, Any]
+    """Everything that is no tensor."""
+
+
+class RunFolder:
+    """A folder that one run writes at a time.
+
+    Args:
+        path: the folder.
+        lock: an open file that holds the lock until the process ends.
+    """
+
+    def __init__(self, path: Path, lock: IO[str]) -> None:
+        self.path = path
+        self._lock = lock
+
+    @classmethod
+    def create(cls, path: Path, config: Mapping[str, Any], *, resume: bool) -> RunFolder:
+        """Lock a run folder and write its `config.json` and `versions.json`.
+
+        Args:
+            path: new or empty, unless resumed.
+            config: everything the run is made from, as JSON values.
+            resume: go on with a run that is there; a folder without one starts from the beginning.
+
+        Raises:
+            BertwrightError: another process writes there, a run is there and `resume` is not set, or it was made with
+                another configuration.
+        """
+        with explain_os_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+            lock = (path / "run.lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise BertwrightError("another process is training here", where=path, fix="wait for it, or choose another --out") from None
+        saved = path / "config.json"
+        if saved.exists():
+            if not resume:
+                raise BertwrightError(
+                    "a run is here already", where=path, fix="add --resume to go on with it, or choose another --out"
+                )
+            _require_same(read_json(saved), config, saved)
+        elif resume:
+            log.info("%s holds no run yet: starting from the beginning", path)
+        run = cls(path, lock)
+        run.write_json("config.json", config)
+        run.write_json("versions.json", versions())
+        return run
+
+    def write_json(self, name: str, values: Any) -> None:
+        """Write a JSON file into the folder, in one piece."""
+        with explain_os_errors(self.path / name):
+            temporary = self.path / f".{name}.tmp"
+            temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            temporary.replace(self.path / name)
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Append a row to `metrics.jsonl`."""
+        with explain_os_errors(self.path), (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def forget_after(self, step: int) -> None:
+        """Drop the rows of `metrics.jsonl` that a resumed run will write again."""
+        path = self.path / "metrics.jsonl"
+        if not path.exists():
+            return
+        rows = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [row for row in rows if row.endswith("\n") and json.loads(row)["step"] <= step]
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(kept), encoding="utf-8")
+        temporary.replace(path)
+
+    def save(self, step: int, tensors: Mapping[str, Tensor], values: Mapping[str, Any], *, keep: int) -> None:
+        """Write a checkpoint, then remove the oldest beyond `keep`.
+
+        Raises:
+            DiskFullError: there was no room; earlier checkpoints are intact.
+        """
+        with new_folder(self.path / "checkpoints" / f"step-{step:08d}") as folder:
+            save_file(dict(tensors), folder / "state.safetensors")
+            (folder / "state.json").write_text(json.dumps({"step": step, **values}), encoding="utf-8")
+            hashes = {name: sha256_of(folder / name) for name in ("state.safetensors", "state.json")}
+            (folder / "manifest.json").write_text(json.dumps({"sha256": hashes}, indent=2), encoding="utf-8")
+        for old in self._checkpoints()[:-keep]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def load_newest(self) -> State | None:
+        """Return the newest checkpoint that is whole, or None where there is none; a damaged one is named in the log.
+
+        Raises:
+            BertwrightError: there are checkpoints, and none is whole.
+        """
+        checkpoints = self._checkpoints()
+        for folder in reversed(checkpoints):
+            damage = _damage(folder)
+            if damage is None:
+                values = read_json(folder / "state.json")
+                return State(values.pop("step"), load_file(folder / "state.safetensors"), values)
+            log.warning("%s is damaged (%s): trying the one before", folder, damage)
+        if checkpoints:
+            raise BertwrightError("every checkpoint is damaged", where=self.path, fix="start again in another --out")
+        return None
+
+    def _checkpoints(self) -> list[Path]:
+        return sorted((self.path / "checkpoints").glob("step-*"))
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that numbers depend on."""
+    packages = ("bertwright", "torch", "numpy", "tokenizers", "safetensors")
+    return {
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in packages},
+        "platform": platform.platform(),
+        "processor": _processor(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def _require_same(saved: Mapping[str, Any], given: Mapping[str, Any], where: Path, prefix: str = "") -> None:
+    for key in sorted({*saved, *given} - MAY_CHANGE):
+        before, now = saved.get(key), given.get(key)
+        if isinstance(before, dict) and isinstance(now, dict):
+            _require_same(before, now, where, f"{prefix}{key}.")
+        elif before != now:
+            raise BertwrightError(
+                f"the run was made with {prefix}{key} = {before!r}, this command says {now!r}",
+                where=where,
+                fix="repeat the first command's settings with --resume, or choose another --out",
+            )
+
+
+def _damage(folder: Path) -> str | None:
+    """Say what is wrong with a checkpoint, or None."""
+    try:
+        for name, expected in read_json(folder / "manifest.json")["sha256"].items():
+            if sha256_of(folder / name) != expected:
+                return f"{name} does not have the sha256 it was saved with"
+    except (BertwrightError, KeyError, OSError) as error:
+        return str(error)
+    return None

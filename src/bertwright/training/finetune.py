@@ -1,0 +1,208 @@
+"""Fine-tuning: one task's examples in, a model folder that answers by itself out. Paper: 4 and A.3.
+
+    finetune(ClassifyTask(), FinetuneConfig(), train=Path("train.tsv"), dev=Path("dev.tsv"), init=Path("run/model"), out=Path("sst2"))
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from bertwright.batch import Batch
+from bertwright.config import FinetuneConfig, read_json, to_dict
+from bertwright.errors import BertwrightError
+from bertwright.evaluate import evaluate_examples
+from bertwright.files import sha256_of
+from bertwright.model import machine
+from bertwright.model.bert import Bert
+from bertwright.model.weights import load_model, read_config
+from bertwright.predict import Predictor
+from bertwright.tasks import Example, Feature, Task, TaskObjective, save_fine_tuned, task_to_json
+from bertwright.text.wordpiece import WordPiece
+from bertwright.training.checkpoint import RunFolder
+from bertwright.training.loop import OnEvent, fit
+
+_BEST = "best.json"
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """What fine-tuning leaves behind."""
+
+    model: Path
+    """The model folder of the best evaluation."""
+    scores: dict[str, float]
+    """Its scores on dev."""
+    step: int
+    """When it was."""
+
+
+@dataclass(frozen=True)
+class FeatureStep:
+    """One optimizer step's features."""
+
+    micro_batches: list[Batch]
+    next_position: int
+
+
+class FeatureStream:
+    """A task's features in shuffled order; the whole state is the number of features consumed.
+
+    Args:
+        features: encoded once.
+        task: lays them end to end.
+        batch_size: features in a step; an epoch's last step holds what is left.
+        micro_batch_tokens: most tokens in a micro-batch.
+        seed: of the order.
+    """
+
+    def __init__(
+        self, features: Sequence[Feature], task: Task, *, batch_size: int, micro_batch_tokens: int, seed: int
+    ) -> None:
+        self.features = features
+        self.task = task
+        self.batch_size = batch_size
+        self.micro_batch_tokens = micro_batch_tokens
+        self.seed = seed
+        self._order = lru_cache(maxsize=1)(self._draw_order)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps that see every feature once."""
+        return -(-len(self.features) // self.batch_size)
+
+    def batches_at(self, position: int) -> FeatureStep:
+        """Return the step that starts at a position; it never crosses the end of an epoch."""
+        epoch, index = divmod(position, len(self.features))
+        chosen = [self.features[i] for i in self._order(epoch)[index : index + self.batch_size]]
+        chosen.sort(key=lambda feature: len(feature.input_ids))  # attention works on sequences of like length
+        micro_batches, tokens = [[chosen[0]]], len(chosen[0].input_ids)
+        for feature in chosen[1:]:
+            tokens += len(feature.input_ids)
+            if tokens > self.micro_batch_tokens:
+                micro_batches.append([])
+                tokens = len(feature.input_ids)
+            micro_batches[-1].append(feature)
+        return FeatureStep([self.task.collate(part) for part in micro_batches], position + len(chosen))
+
+    def _draw_order(self, epoch: int) -> list[int]:
+        order: list[int] = np.random.Generator(np.random.Philox(key=[self.seed, epoch])).permutation(len(self.features)).tolist()
+        return order
+
+
+def finetune(
+    task: Task,
+    config: FinetuneConfig,
+    *,
+    train: Path,
+    dev: Path,
+    init: Path,
+    out: Path,
+    random_weights: bool = False,
+    resume: bool = False,
+    on_event: OnEvent = lambda event: None,
+) -> FinetuneResult:
+    """Fine-tune a pre-trained model and keep the weights that did best on dev.
+
+    Args:
+        task: with its column names; what it learns from the training file (labels) is added here.
+        config: every dial.
+        train: labelled examples.
+        dev: labelled examples to choose by.
+        init: the model folder to start from.
+        out: the run folder.
+        random_weights: take shape and vocabulary from `init`, but start from random weights: what pre-training is compared with.
+        resume: go on with the run in `out`.
+        on_event: told of every row of `metrics.jsonl` and every message.
+
+    Raises:
+        TrainingInterrupted: a signal came; the run was saved.
+        BertwrightError: a file is not as the task needs it, or the run folder is another run's.
+    """
+    device = machine.prepare(config.threads)
+    model_config, wordpiece = read_config(init), WordPiece.load(init)
+    if config.max_length > model_config.max_position_embeddings:
+        raise BertwrightError(
+            f"max_length {config.max_length} is longer than the model takes ({model_config.max_position_embeddings})",
+            where=init,
+            fix=f"use --max-length {model_config.max_position_embeddings}",
+        )
+    examples = task.read(train)
+    task = task.learn(examples)
+    dev_examples = task.read(dev)
+    dtype = machine.compute_dtype(config.precision, device)
+    config = dataclasses.replace(config, precision="fp32" if dtype.itemsize == 4 else "bf16")
+    model_config = dataclasses.replace(
+        model_config, hidden_dropout_prob=config.dropout, attention_probs_dropout_prob=config.dropout
+    )
+    objective = TaskObjective(task)
+    heads = objective.heads(model_config)
+    model = Bert(model_config, heads, seed=config.seed) if random_weights else load_model(init, heads, config=model_config)
+    model.compute_dtype = dtype
+    model.to(device)
+    stream = FeatureStream(
+        task.encode(examples, wordpiece, config.max_length),
+        task,
+        batch_size=config.batch_size,
+        micro_batch_tokens=config.micro_batch_tokens,
+        seed=config.seed,
+    )
+    run_config = {
+        "kind": "finetune",
+        "task": task_to_json(task),
+        "train": to_dict(config),
+        "init": str(init),
+        "random_weights": random_weights,
+        "train_file": str(train),
+        "train_sha256": sha256_of(train),
+        "dev_file": str(dev),
+        "dev_sha256": sha256_of(dev),
+    }
+    run = RunFolder.create(out, run_config, resume=resume)
+    run.write_json("data.json", {"train_examples": len(examples), "dev_examples": len(dev_examples)})
+    keeper = _BestKeeper(model, task, wordpiece, config.max_length, dev_examples, run)
+    epoch = stream.steps_per_epoch
+    every = {name: getattr(config, name) or epoch for name in ("eval_every", "checkpoint_every")}
+    steps = epoch * config.epochs
+    fit(
+        model,
+        objective,
+        stream,
+        dataclasses.replace(config, **every),
+        steps=steps,
+        run=run,
+        evaluate=keeper.evaluate,
+        on_event=on_event,
+    )
+    best = read_json(out / _BEST)
+    return FinetuneResult(out / "model", best["scores"], best["step"])
+
+
+@dataclass
+class _BestKeeper:
+    """Scores the model along the path that `predict` takes, and keeps the weights that do best."""
+
+    model: Bert
+    task: Task
+    wordpiece: WordPiece
+    max_length: int
+    examples: list[Example]
+    run: RunFolder
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        predictor = Predictor(self.model.eval(), self.wordpiece, self.task, max_length=self.max_length)
+        evaluation = evaluate_examples(predictor, self.examples)
+        best_file = self.run.path / _BEST
+        best = read_json(best_file) if best_file.exists() else None
+        key = self.task.best_by
+        if best is None or evaluation.scores[key] > best["scores"][key]:
+            folder = self.run.path / "model"
+            save_fine_tuned(self.model, folder, wordpiece=self.wordpiece, task=self.task, max_length=self.max_length)
+            evaluation.save(self.run.path)
+            self.run.write_json(_BEST, {"step": step, "scores": evaluation.scores})
+        return evaluation.scores

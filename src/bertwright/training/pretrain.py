@@ -1,0 +1,136 @@
+"""Pre-training: shards in, a run folder with a model folder out. Paper: 3.1 and A.2.
+
+    recipe = get_recipe("mini")
+    pretrain(recipe.model, PretrainConfig(steps=20_000, lr=1e-3), data=Path("shards"), out=Path("run"))
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bertwright.config import BertConfig, PretrainConfig, to_dict
+from bertwright.data.loader import PretrainLoader
+from bertwright.data.shards import ShardSet
+from bertwright.model import machine
+from bertwright.model.bert import Bert
+from bertwright.model.weights import load_model, read_config, save_model
+from bertwright.objectives import OBJECTIVES, Objective
+from bertwright.predict import Predictor
+from bertwright.text.wordpiece import WordPiece
+from bertwright.training.checkpoint import RunFolder
+from bertwright.training.loop import OnEvent, evaluate_means, fit
+
+_SAMPLE_LENGTH = 32
+"""Tokens of a sample text in the report."""
+
+
+def pretrain(
+    model: BertConfig,
+    config: PretrainConfig,
+    *,
+    data: Path,
+    out: Path,
+    init: Path | None = None,
+    resume: bool = False,
+    on_event: OnEvent = lambda event: None,
+) -> Path:
+    """Pre-train a BERT and return its model folder, `out/model`.
+
+    Args:
+        model: the shape; its vocabulary size is that of the shards, its dropout that of `config`. With `init`, that of
+            the model it names.
+        config: every dial of training.
+        data: a shard folder.
+        out: the run folder.
+        init: a model folder to go on from, with the vocabulary of the shards.
+        resume: go on with the run in `out`.
+        on_event: told of every row of `metrics.jsonl` and every message.
+
+    Raises:
+        TrainingInterrupted: a signal came; the run was saved.
+        BertwrightError: data, model and configuration do not fit each other, or the run folder is another run's.
+    """
+    device = machine.prepare(config.threads)
+    shards = ShardSet.open(data)
+    if init is not None:
+        model = read_config(init)
+        shards.check_vocabulary(WordPiece.load(init))
+    model = dataclasses.replace(
+        model,
+        vocab_size=shards.wordpiece.vocab_size,
+        pad_token_id=shards.wordpiece.pad_id,
+        hidden_dropout_prob=config.dropout,
+        attention_probs_dropout_prob=config.dropout,
+    )
+    dtype = machine.compute_dtype(config.precision, device)
+    config = dataclasses.replace(config, precision="fp32" if dtype.itemsize == 4 else "bf16")
+    train = _loader(shards, "train", model, config)
+    held_out = _loader(shards, "held_out", model, config) if len(shards.split("held_out")) else None
+    objective = OBJECTIVES[config.objective]()
+    bert = _fresh_or_loaded(model, config, objective, init)
+    bert.compute_dtype = dtype
+    bert.to(device)
+    run = RunFolder.create(out, _run_config(model, config, shards, init), resume=resume)
+    run.write_json("data.json", {key: value for key, value in dataclasses.asdict(shards.manifest).items() if key != "files"})
+    if held_out is None:
+        on_event({"kind": "message", "text": "the shards have no held-out split: nothing is evaluated"})
+
+    def evaluate(_step: int) -> dict[str, float]:
+        return {} if held_out is None else evaluate_means(bert, objective, held_out.eval_batches(config.eval_tokens))
+
+    fit(bert, objective, train, config, steps=config.steps, run=run, evaluate=evaluate, on_event=on_event)
+    folder = out / "model"
+    save_model(bert, folder, wordpiece=shards.wordpiece)
+    run.write_json("samples.json", _samples(bert.eval(), shards))
+    return folder
+
+
+def _loader(shards: ShardSet, split: str, model: BertConfig, config: PretrainConfig) -> PretrainLoader:
+    return PretrainLoader(
+        shards.split(split),
+        wordpiece=shards.wordpiece,
+        masking=config.masking,
+        batch_tokens=config.batch_tokens,
+        micro_batch_tokens=config.micro_batch_tokens,
+        seed=config.seed,
+        objective=config.objective,
+        max_length_limit=model.max_position_embeddings,
+    )
+
+
+def _fresh_or_loaded(model: BertConfig, config: PretrainConfig, objective: Objective, init: Path | None) -> Bert:
+    heads = objective.heads(model)
+    if init is None:
+        return Bert(model, heads, seed=config.seed)
+    return load_model(init, heads, config=model)
+
+
+def _run_config(model: BertConfig, config: PretrainConfig, shards: ShardSet, init: Path | None) -> dict[str, Any]:
+    return {
+        "kind": "pretrain",
+        "model": to_dict(model),
+        "train": to_dict(config),
+        "data": str(shards.folder),
+        "vocabulary_sha256": shards.wordpiece.sha256,
+        "examples": len(shards.split("train")),
+        "init": None if init is None else str(init),
+    }
+
+
+def _samples(model: Bert, shards: ShardSet, count: int = 8) -> list[dict[str, Any]]:
+    """Hide one word in each of a few held-out texts and let the model guess, for the report."""
+    wordpiece, predictor = shards.wordpiece, Predictor(model, shards.wordpiece)
+    split = shards.split("held_out" if len(shards.split("held_out")) else "train")
+    samples = []
+    for index in np.linspace(0, len(split) - 1, min(count, len(split))).astype(int):
+        ids = split.example(int(index)).a[:_SAMPLE_LENGTH].tolist()
+        whole = [place for place, id in enumerate(ids) if wordpiece.tokens[id].isalpha()] or [0]
+        place = whole[len(whole) // 2]
+        answer, ids[place] = wordpiece.tokens[ids[place]], wordpiece.mask_id
+        text = wordpiece.decode(ids)
+        samples.append({"text": text, "answer": answer, "after": predictor.fill(text)})
+    return samples
