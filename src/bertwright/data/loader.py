@@ -159,7 +159,7 @@ class PretrainLoader:
                 input_ids[a_end + 1 : end - 1] = b
                 token_type_ids[a_end + 1 : end] = 1
         masked = mask_tokens(
-            input_ids, starts, examples, epochs, seed=seed, config=self._masking, vocabulary=self._vocabulary
+            input_ids, examples, epochs, starts, seed=seed, config=self._masking, vocabulary=self._vocabulary
         )
         targets = {"masked_rows": torch.from_numpy(masked.rows), "masked_labels": torch.from_numpy(masked.labels)}
         if self.objective == "mlm+nsp":

@@ -4,7 +4,7 @@ A mask is a pure function of (seed, epoch, example): whichever batch, rank or re
 same. A whole batch is masked in a few numpy passes. Paper: 3.1 (Task #1) and A.1.
 
     tables = MaskVocabulary.of(wordpiece)
-    masked = mask_tokens(ids, starts, examples, epochs, seed=0, config=MaskingConfig(), vocabulary=tables)
+    masked = mask_tokens(ids, examples, epochs, starts, seed=0, config=MaskingConfig(), vocabulary=tables)
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class MaskVocabulary:
 
 def mask_tokens(
     input_ids: Int[np.ndarray, "N"],
-    starts: Int[np.ndarray, "B+1"],
     examples: Int[np.ndarray, "B"],
     epochs: Int[np.ndarray, "B"],
+    starts: Int[np.ndarray, "B+1"],
     *,
     seed: int,
     config: MaskingConfig,
@@ -69,9 +69,9 @@ def mask_tokens(
 
     Args:
         input_ids: packed ids, [CLS] and [SEP] included; left as they are.
-        starts: where each sequence starts, and N at the end.
         examples: the number of each sequence's example in its split.
         epochs: the epoch each sequence is drawn for.
+        starts: where each sequence starts, and N at the end.
         seed: of the run.
         config: the shares.
         vocabulary: the tables of the vocabulary that the ids come from.

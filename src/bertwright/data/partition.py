@@ -63,6 +63,15 @@ class _Bucket:
             yield from self._emit(self.waiting)
             self.waiting, self.filling, self._size = self.filling, [], 0
 
+    def give(self, documents: list[_Document], other: _Bucket) -> None:
+        """Move documents that have not left yet into another bucket; what remains leaves as one shard."""
+        moved = {document.draw for document in documents}
+        remaining = [document for document in self.waiting + self.filling if document.draw not in moved]
+        self.waiting, self.filling, self._size = [], remaining, 0
+        self.documents -= len(documents)
+        other.filling += documents
+        other.documents += len(documents)
+
     def finish(self) -> Iterator[Work]:
         """Let the last shards out."""
         if self._size < self._limit // 2 or len(self.filling) < self._fewest:
@@ -79,9 +88,9 @@ class _Bucket:
 def partition(texts: Iterable[str], config: DataConfig, *, shard_characters: int = SHARD_CHARACTERS) -> Iterator[Work]:
     """Yield the shards of a corpus; no more than four of them are held at any time.
 
-    Each document is held out with probability `held_out_prob`, by a hash of its number. If that gives too few to be of
-    use (two with next-sentence labels, else one), those of the last shard with the smallest hash join them; if even
-    that leaves too few to train on, nothing is held out.
+    Each document is held out with probability `held_out_prob`, by a hash of its number. Either split needs two
+    documents with next-sentence labels, else one: if it has fewer, those of the other's last shard with the smallest
+    hash join it. A corpus that has not enough for both has nothing held out.
 
     Args:
         texts: raw documents, none blank, in a fixed order.
@@ -101,15 +110,12 @@ def partition(texts: Iterable[str], config: DataConfig, *, shard_characters: int
 
 
 def _even_out(train: _Bucket, held_out: _Bucket, fewest: int) -> None:
-    missing = fewest - held_out.documents
-    if missing <= 0:
-        return
-    spare = train.waiting + train.filling
-    if len(spare) - missing < fewest:
-        train.filling += held_out.filling
-        held_out.filling = []
-        return
-    chosen = sorted(spare, key=lambda document: document.draw)[:missing]
-    train.waiting = [document for document in train.waiting if document not in chosen]
-    train.filling = [document for document in train.filling if document not in chosen]
-    held_out.filling += chosen
+    for poor, rich in ((held_out, train), (train, held_out)):
+        missing = fewest - poor.documents
+        if missing <= 0:
+            continue
+        spare = sorted(rich.waiting + rich.filling, key=lambda document: document.draw)
+        if len(spare) - missing >= fewest:
+            rich.give(spare[:missing], poor)
+        else:
+            held_out.give(held_out.waiting + held_out.filling, train)

@@ -1,7 +1,9 @@
 """One example as a person wants to see it: its tokens, its segments, what is hidden and how, its label.
 
-view = describe_example(ShardSet.open("shards"), 0)
-[token.shown for token in view.tokens if token.state == "mask"]
+This is what `bertwright data show` colours.
+
+    view = describe_example(ShardSet.open("shards"), 0)
+    [token.shown for token in view.tokens if token.state == "mask"]
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ from bertwright.data.masking import MaskVocabulary, mask_tokens
 from bertwright.data.shards import ShardSet
 
 TokenState = Literal["special", "plain", "mask", "random", "kept"]
-"""[CLS] or [SEP] · not predicted · predicted and shown as [MASK] · as a random token · as itself."""
+"""[CLS] or [SEP] · not predicted · predicted and shown as [MASK] · as a random token · as itself.
+
+A random token that happens to be the original counts as `kept`: nothing tells them apart."""
 
 
 @dataclass(frozen=True)
@@ -69,14 +73,15 @@ def describe_example(
         input_ids += [*raw.b.tolist(), wordpiece.sep_id]
         segments += [1] * (len(raw.b) + 1)
     original = np.array(input_ids)
+    vocabulary = MaskVocabulary.of(wordpiece)
     shown, rows, _ = mask_tokens(
         original,
-        np.array([0, len(original)]),
         np.array([index]),
         np.array([epoch]),
+        np.array([0, len(original)]),
         seed=seed,
         config=masking or MaskingConfig(),
-        vocabulary=(vocabulary := MaskVocabulary.of(wordpiece)),
+        vocabulary=vocabulary,
     )
     states: list[TokenState] = ["plain" if vocabulary.maskable[number] else "special" for number in input_ids]
     for row in rows.tolist():
