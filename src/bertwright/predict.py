@@ -23,10 +23,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bertwright.batch import Batch
-from bertwright.config import from_dict
 from bertwright.errors import BertwrightError
 from bertwright.model.bert import Bert
-from bertwright.tasks import Example, Feature, Prediction, Task, load_task
+from bertwright.model.heads import Head
+from bertwright.tasks import Example, Feature, Prediction, Task, adopt_classifier, load_task, task_from_json
 from bertwright.text.wordpiece import Encoding, WordPiece
 
 BATCH_TOKENS = 8_192
@@ -76,16 +76,17 @@ class Predictor:
         """Load a model folder.
 
         Args:
-            folder: config.json, weights and vocabulary; and task.json if the model was fine-tuned.
+            folder: config.json, weights, vocabulary, and task.json if it was fine-tuned here. A classifier of Hugging
+                Face's is taken as it is, with the labels in its config.json.
             options: options of the task that shall differ from the saved ones, such as `{"text_column": "body"}`.
             device: where to run.
             batch_tokens: most tokens of a batch.
         """
         folder = Path(folder)
-        task, max_length = load_task(folder) or (None, None)
-        if task is not None and options:
-            task = from_dict(type(task), {**task.options(), **options})
         model = Bert.from_pretrained(folder).to(device)
+        task, max_length = load_task(folder) or (adopt_classifier(model, folder), None)
+        if task is not None and options:
+            task = task_from_json({"name": task.name, "options": {**task.options(), **options}})
         return cls(model, WordPiece.load(folder), task, max_length=max_length, batch_tokens=batch_tokens)
 
     def predict(self, texts: Sequence[str | tuple[str, str]]) -> list[Prediction]:
@@ -116,7 +117,7 @@ class Predictor:
             rows, logits = self._run_head(task.name, batch)
             sequences = torch.searchsorted(batch.cu_seqlens[1:], rows, right=True)
             counts = sequences.bincount(minlength=batch.num_sequences).tolist()
-            for index, own in zip(indices, logits.split(counts), strict=True):
+            for index, own in zip(indices, torch.split(logits, counts), strict=True):
                 found[index] = own
         return found
 
@@ -209,6 +210,7 @@ class Predictor:
     def _run_head(self, name: str, batch: Batch) -> tuple[Int[Tensor, "R"], Float[Tensor, "R K"]]:
         """Run the encoder and this head alone; return the rows it read and its logits, on the CPU."""
         head = self.model.heads[name]
+        assert isinstance(head, Head)
         with _evaluating(self.model):
             batch = batch.to(next(self.model.parameters()).device)
             rows = head.rows(batch)

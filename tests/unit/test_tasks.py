@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from bertwright.errors import BertwrightError
-from bertwright.tasks import ClassifyTask, Example, get_task, load_task, save_task, task_from_json, task_to_json
+from bertwright.tasks import ClassifyTask, Example, get_task, load_task, task_from_json, task_to_json
 from bertwright.tasks.tables import read_table
 
 COLUMNS = {"text": "text", "label": "label"}
@@ -189,13 +189,6 @@ def test_scoring_needs_labels():
 
 
 # The model folder
-
-
-def test_a_task_survives_its_model_folder(tmp_path):
-    task = ClassifyTask(labels=("差", "好"), text_column="评论")
-    save_task(task, tmp_path, max_length=64)
-    assert load_task(tmp_path) == (task, 64)
-    assert "评论" in (tmp_path / "task.json").read_text(encoding="utf-8")
 
 
 def test_a_folder_without_a_task_has_none(tmp_path):

@@ -1,9 +1,12 @@
 """What is asked of the model: the `Task` contract, its table, and how a task is kept in a model folder.
 
-task = ClassifyTask(text_column="sentence")
-task = task.learn(task.read(Path("train.tsv")))
-save_task(task, Path("run/model"), max_length=128)
-task, max_length = load_task(Path("run/model"))
+    task = ClassifyTask(text_column="sentence")
+    task = task.learn(task.read(Path("train.tsv")))
+    model = load_model(Path("pretrained"), TaskObjective(task).heads(config))
+    save_fine_tuned(model, Path("run/model"), wordpiece=wordpiece, task=task, max_length=128)
+    task, max_length = load_task(Path("run/model"))
+
+Paper: 4 and figure 4.
 """
 
 from __future__ import annotations
@@ -15,11 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from bertwright.batch import Batch, StepOutput
-from bertwright.config import from_dict, read_json
+from bertwright.config import BertConfig, from_dict, read_json
 from bertwright.errors import BertwrightError, nearest
 from bertwright.model.bert import Bert
+from bertwright.model.heads import ClassificationHead, Head
+from bertwright.model.weights import save_model
 from bertwright.tasks.base import Example, Feature, Prediction, Task
 from bertwright.tasks.sentence import ClassifyTask
+from bertwright.text.wordpiece import WordPiece
 
 __all__ = [
     "TASKS",
@@ -30,9 +36,10 @@ __all__ = [
     "Prediction",
     "Task",
     "TaskObjective",
+    "adopt_classifier",
     "get_task",
     "load_task",
-    "save_task",
+    "save_fine_tuned",
     "task_from_json",
     "task_to_json",
 ]
@@ -46,9 +53,17 @@ TASK_FILE = "task.json"
 
 @dataclass(frozen=True)
 class TaskObjective:
-    """A task as the training loop sees it: (model, batch) -> named loss terms."""
+    """A task as the training loop sees it, an objective like those of pre-training."""
 
     task: Task
+
+    def heads(self, config: BertConfig) -> dict[str, Head]:
+        """Return the task's fresh head by name."""
+        return {self.task.name: self.task.head(config)}
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Return, for each loss, how many things it will sum over this batch."""
+        return self.task.counts(batch)
 
     def __call__(self, model: Bert, batch: Batch) -> StepOutput:
         """Run the model with the task's head and score its output."""
@@ -82,10 +97,42 @@ def task_from_json(values: Mapping[str, Any], *, where: object = None) -> Task:
     return from_dict(get_task(name, where=where), options, where=where)
 
 
-def save_task(task: Task, folder: Path, *, max_length: int) -> None:
-    """Write task.json; `max_length` is the longest input in tokens that the model was fine-tuned with."""
+def save_fine_tuned(model: Bert, folder: Path, *, wordpiece: WordPiece, task: Task, max_length: int) -> None:
+    """Write a model folder that answers by itself: weights, vocabulary, and task.json.
+
+    Args:
+        model: with the task's head.
+        folder: created or replaced, whole or not at all.
+        wordpiece: the vocabulary.
+        task: what the model was fine-tuned for.
+        max_length: longest input it was fine-tuned with, tokens.
+    """
     values = {**task_to_json(task), "max_length": max_length}
-    (folder / TASK_FILE).write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    files = {TASK_FILE: json.dumps(values, indent=2, ensure_ascii=False) + "\n"}
+    save_model(model, folder, wordpiece=wordpiece, extra_config=task.config_keys(), extra_files=files)
+
+
+def adopt_classifier(model: Bert, folder: Path) -> ClassifyTask | None:
+    """Return the task of a sentence classifier made elsewhere, or None if the model is no classifier.
+
+    Raises:
+        BertwrightError: its outputs do not stand for one label of several, or config.json does not name each of them.
+    """
+    if "classify" not in model.heads:
+        return None
+    head = model.heads["classify"]
+    assert isinstance(head, ClassificationHead)
+    path = folder / "config.json"
+    config = read_json(path)
+    kind = config.get("problem_type") or "single_label_classification"
+    if kind != "single_label_classification" or head.num_labels < 2:
+        raise BertwrightError(
+            f"a classifier of the kind {kind!r}, {head.num_labels} outputs, is not supported", where=path
+        )
+    names = config.get("id2label") or {str(index): f"LABEL_{index}" for index in range(head.num_labels)}
+    if not isinstance(names, dict) or set(names) != set(map(str, range(head.num_labels))):
+        raise BertwrightError(f"id2label does not name the {head.num_labels} outputs of the classifier", where=path)
+    return ClassifyTask(labels=tuple(str(names[str(index)]) for index in range(head.num_labels)))
 
 
 def load_task(folder: Path) -> tuple[Task, int] | None:

@@ -1,7 +1,8 @@
 """Scores of classification, from right answers and predictions.
 
-classification_scores(["0", "1"], ["0", "0"], labels=["0", "1"])
-# {'accuracy': 0.5, 'f1': 0.0, 'macro_f1': 0.333...}
+    classification_scores(["0", "1"], ["0", "0"], labels=["0", "1"])  # {'accuracy': 0.5, 'f1': 0.0, 'macro_f1': 0.33}
+
+Every sum behind them is scikit-learn's, which is imported on the first call.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from typing import Any
 def classification_scores(gold: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
     """Return `accuracy`, `f1` and `macro_f1`, between 0 and 1.
 
-    `f1` is, of two labels, the F1 of the last one (the positive one: `1` after `0`), as GLUE counts it; of more labels it
-    is `macro_f1`, the plain mean over labels. A label that is never right and never predicted has an F1 of 0.
+    Of two labels, `f1` is that of the last one (the positive one: `1` after `0`), as GLUE counts it; of more, it is
+    `macro_f1`, the plain mean over labels. A label that is never right and never predicted has an F1 of 0.
     """
     from sklearn.metrics import accuracy_score, f1_score
 
