@@ -28,6 +28,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 
 from bertwright.config import read_json
 from bertwright.errors import BertwrightError, DiskFullError, nearest
+from bertwright.text.chunks import cut
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 """What every vocabulary holds, in Google's order."""
@@ -75,7 +76,7 @@ class WordPiece:
         if missing := [token for token in SPECIAL_TOKENS if token not in self._id_of]:
             raise BertwrightError(f"special tokens are missing: {', '.join(missing)}", where="vocabulary")
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = map(self._id_of.__getitem__, SPECIAL_TOKENS)
-        self._chunks = _ChunkCache(self._bare, lowercase)
+        self._chunks = _ChunkCache(self.plain_tokenizer, lowercase)
 
     def __reduce__(self) -> Any:
         return _rebuild, (self.tokens, self.lowercase)
@@ -215,7 +216,7 @@ class WordPiece:
         return _tidy(" ".join(words))
 
     @cached_property
-    def _bare(self) -> Tokenizer:
+    def plain_tokenizer(self) -> Tokenizer:
         """The plain twin of the cache: it knows no special tokens."""
         model = models.WordPiece(self._id_of, unk_token="[UNK]", max_input_chars_per_word=MAX_WORD_CHARACTERS)
         tokenizer = Tokenizer(model)
@@ -226,7 +227,7 @@ class WordPiece:
     @cached_property
     def _marked(self) -> Tokenizer:
         """The tokenizer as it is saved: special tokens written in the text are those tokens."""
-        tokenizer = Tokenizer.from_str(self._bare.to_str())
+        tokenizer = Tokenizer.from_str(self.plain_tokenizer.to_str())
         tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in SPECIAL_TOKENS])
         tokenizer.post_processor = processors.TemplateProcessing(
             single="[CLS]:0 $A:0 [SEP]:0",
@@ -243,13 +244,9 @@ class WordPiece:
 class _ChunkCache(dict[str, bytes]):
     """From a chunk between two spaces to its ids as native uint32 bytes.
 
-    No rule of WordPiece looks across a space, a Chinese character or an ASCII punctuation mark, so a chunk is cut there
-    and its parts are looked up in the same cache; only a part that cannot be cut is really tokenized. Some 100 MB when
-    full.
+    A new chunk is cut and its parts are looked up in the same cache; only a part that cannot be cut is tokenized. Some
+    100 MB when full.
     """
-
-    _ASCII_PARTS = re.compile(r"[0-9A-Za-z]+|[^0-9A-Za-z]")
-    _OTHER_PARTS = re.compile(r"[!-/:-@\[-`{-~\u3400-\u4dbf\u4e00-\u9fff]|[^!-/:-@\[-`{-~\u3400-\u4dbf\u4e00-\u9fff]+")
 
     def __init__(self, tokenizer: Tokenizer, lowercase: bool) -> None:
         self[""] = b""
@@ -257,10 +254,7 @@ class _ChunkCache(dict[str, bytes]):
         self._lowercase = lowercase
 
     def __missing__(self, chunk: str) -> bytes:
-        if chunk.isascii() and chunk.isprintable():
-            parts = self._ASCII_PARTS.findall(chunk.lower() if self._lowercase else chunk)
-        else:
-            parts = self._OTHER_PARTS.findall(chunk)
+        parts = cut(chunk, lowercase=self._lowercase)
         if parts[0] == chunk:
             ids = self._tokenizer.encode(_encodable(chunk), add_special_tokens=False).ids
             packed = np.array(ids, dtype=np.uint32).tobytes()
