@@ -20,7 +20,7 @@ import re
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import zstandard
 
@@ -189,7 +189,7 @@ def read_lines(path: Path) -> Iterator[str]:
         raise BertwrightError(f"cannot be read ({error.strerror or error})", where=path) from None
 
 
-def _open(path: Path) -> BinaryIO:
+def _open(path: Path) -> io.BufferedReader:
     # BufferedReader iterates over lines in C; the decompressors' own iterators are several times slower.
     suffix = path.suffix.lower()
     if suffix == ".gz":
@@ -198,7 +198,7 @@ def _open(path: Path) -> BinaryIO:
         return io.BufferedReader(lzma.open(path, "rb"), _BUFFER_BYTES)
     if suffix == ".zst":
         return io.BufferedReader(_ZstdFile(path), _BUFFER_BYTES)
-    return path.open("rb", _BUFFER_BYTES)
+    return path.open("rb")
 
 
 class _ZstdFile(io.RawIOBase):

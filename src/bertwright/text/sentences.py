@@ -97,6 +97,8 @@ def _ends_sentence(line: str, start: int, mark: int, end: int) -> bool:
         return False
     if line[mark] != "." or line[mark + 1] == ".":
         return True
+    if not line[end - 1].isspace() and line[mark - 1].isascii():
+        return False  # a Chinese word after a Western abbreviation
     word = line[max(start, line.rfind(" ", start, mark) + 1) : mark].lstrip(_OPENING)
     if not word or (word.isdigit() and not line[start:mark].strip(word)):
         return False  # a bare mark, or the number of a list item

@@ -317,7 +317,7 @@ def _too_small(config: VocabConfig, smallest: int, num_specials: int, words: Map
         if room < 0:
             threshold = counts[character] + 1
             dropped = sum(count < threshold for count in counts.values())
-            fix += f"; or --min-character-frequency {threshold}, which makes words with one of {dropped:,} characters [UNK]"
+            fix += f"; or --min-character-frequency {threshold}: words with one of {dropped:,} characters become [UNK]"
             break
     return BertwrightError(what, fix=fix)
 
