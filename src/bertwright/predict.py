@@ -96,7 +96,10 @@ class Predictor:
             BertwrightError: the model was not fine-tuned, or a text is empty.
         """
         task = self.require_task()
-        return self.predict_examples([task.example(*([text] if isinstance(text, str) else text)) for text in texts])
+        pairs = [(text, None) if isinstance(text, str) else text for text in texts]
+        return self.predict_examples(
+            [task.example(*pair, where=f"text {number:,}") for number, pair in enumerate(pairs, start=1)]
+        )
 
     def predict_examples(self, examples: Sequence[Example]) -> list[Prediction]:
         """Answer what the task has read from a file."""

@@ -160,7 +160,7 @@ def test_the_loss_is_a_sum_that_adds_up_over_split_batches(task, model, features
             assert term.total.dtype == torch.float32
             assert term.total.isfinite()
             assert term.count == sum(part.count for part in terms) > 0
-            assert float(term.total) == pytest.approx(sum(float(part.total) for part in terms), rel=1e-5)
+            assert term.total.item() == pytest.approx(sum(part.total.item() for part in terms), rel=1e-5)
 
 
 def test_a_few_steps_lower_the_loss(task, model, features):
@@ -169,7 +169,7 @@ def test_a_few_steps_lower_the_loss(task, model, features):
     for _ in range(25):
         terms = TaskObjective(task)(model, task.collate(features)).losses.values()
         loss = sum(term.total / term.count for term in terms)
-        losses.append(float(loss))
+        losses.append(loss.item())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -161,7 +161,7 @@ def test_no_texts_no_answers(classifier):
 
 
 def test_an_empty_text_is_refused(classifier):
-    with pytest.raises(BertwrightError, match="the text is empty"):
+    with pytest.raises(BertwrightError, match="text 2: the text is empty"):
         classifier.predict(["paris", " "])
 
 

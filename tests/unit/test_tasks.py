@@ -143,6 +143,7 @@ def test_labels_are_learnt_in_sorted_order():
     assert learnt(["10", "9", "-1", "9"]) == ("-1", "9", "10")
     assert learnt(["10", "9", "none"]) == ("10", "9", "none")
     assert learnt(["1", "1.0"]) == ("1", "1.0")
+    assert learnt(["nan", "2", "10"]) == ("10", "2", "nan")
 
 
 def test_one_class_alone_is_refused(written):

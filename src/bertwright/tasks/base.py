@@ -90,8 +90,8 @@ class Task(ABC):
         return self
 
     @abstractmethod
-    def example(self, text: str, text_pair: str | None = None) -> Example:
-        """Make an example of what a user typed.
+    def example(self, text: str, text_pair: str | None = None, *, where: str | None = None) -> Example:
+        """Make an example of what a user typed; `where` names it in messages.
 
         Raises:
             BertwrightError: it is no legal input of this task.

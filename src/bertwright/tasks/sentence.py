@@ -10,6 +10,7 @@ learnt.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,13 +60,9 @@ class ClassifyTask(Task):
             text, text_pair, label = (row.values.get(role) for role in columns)
             assert text is not None
             label = None if label is None else label.strip()
-            if label is not None and self.labels and label not in self.labels:
-                raise BertwrightError(
-                    f"unknown label {label!r}{nearest(label, self.labels)}; the labels are {', '.join(self.labels)}",
-                    where=row.where,
-                    fix="mend the row, or train again on a file that has this label",
-                )
             examples.append(Example(text, text_pair, label, row.where))
+        if self.labels:
+            self._targets(examples)
         return examples
 
     def learn(self, examples: Sequence[Example]) -> ClassifyTask:
@@ -87,23 +84,21 @@ class ClassifyTask(Task):
             )
         return replace(self, labels=tuple(labels))
 
-    def example(self, text: str, text_pair: str | None = None) -> Example:
+    def example(self, text: str, text_pair: str | None = None, *, where: str | None = None) -> Example:
         """Make an example of a text, or of two if the task is about pairs."""
         if (text_pair is None) != (self.text_pair_column is None):
             wanted = "one text" if self.text_pair_column is None else "a pair of texts"
-            raise BertwrightError(f"this model classifies {wanted}", where=repr(text[:40]))
+            raise BertwrightError(f"this model classifies {wanted}", where=where)
         for part in (text, text_pair):
             if part is not None and not part.strip():
-                raise BertwrightError("the text is empty")
-        return Example(text, text_pair)
+                raise BertwrightError("the text is empty", where=where)
+        return Example(text, text_pair, where=where)
 
     def encode(self, examples: Sequence[Example], wordpiece: WordPiece, max_length: int) -> list[Feature]:
         """Turn each example into one feature: [CLS] text [SEP], or [CLS] text [SEP] pair [SEP]."""
-        ids = {label: index for index, label in enumerate(self.labels)}
         features = []
-        for index, example in enumerate(examples):
+        for index, (example, target) in enumerate(zip(examples, self._targets(examples), strict=True)):
             encoding = wordpiece.encode(example.text, example.text_pair, max_length=max_length)
-            target = None if example.label is None else ids[example.label]
             features.append(
                 Feature(encoding.input_ids, encoding.token_type_ids, target, index, truncated=encoding.truncated)
             )
@@ -160,6 +155,18 @@ class ClassifyTask(Task):
         ids = {label: index for index, label in enumerate(self.labels)}
         return {"id2label": {str(index): label for label, index in ids.items()}, "label2id": ids}
 
+    def _targets(self, examples: Sequence[Example]) -> list[int | None]:
+        """Return each label's place among the labels; one that training has not seen is refused."""
+        ids = {label: index for index, label in enumerate(self.labels)}
+        for example in examples:
+            if example.label is not None and example.label not in ids:
+                raise BertwrightError(
+                    f"unknown label {example.label!r}{nearest(example.label, ids)}; the labels are {', '.join(ids)}",
+                    where=example.where,
+                    fix="mend the row, or train again on a file that has this label",
+                )
+        return [None if example.label is None else ids[example.label] for example in examples]
+
     def _compared(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> tuple[list[str], list[str]]:
         gold = [require_label(example) for example in examples]
         return gold, [prediction["label"] for prediction in predictions]
@@ -167,7 +174,6 @@ class ClassifyTask(Task):
 
 def _is_number(label: str) -> bool:
     try:
-        float(label)
+        return math.isfinite(float(label))
     except ValueError:
         return False
-    return True
