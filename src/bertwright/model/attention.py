@@ -56,11 +56,11 @@ class Bucket:
 class AttentionLayout:
     """Which rows belong to which sequence, on the query side and on the key side; computed once per batch."""
 
-    query_cu_seqlens: Int[Tensor, "B+1"]
-    key_cu_seqlens: Int[Tensor, "B+1"]
+    query_cu_seqlens: Int[Tensor, "B1"]
+    key_cu_seqlens: Int[Tensor, "B1"]
 
     @classmethod
-    def of(cls, cu_seqlens: Int[Tensor, "B+1"], query_rows: Int[Tensor, "R"] | None = None) -> AttentionLayout:
+    def of(cls, cu_seqlens: Int[Tensor, "B1"], query_rows: Int[Tensor, "R"] | None = None) -> AttentionLayout:
         """Describe a batch whose queries stand on `query_rows` (ascending), or on every row."""
         if query_rows is None:
             return cls(cu_seqlens, cu_seqlens)
