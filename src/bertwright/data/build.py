@@ -12,18 +12,17 @@ larger than a shard makes its shard as large as itself.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import multiprocessing
 import os
-import shutil
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,8 +32,9 @@ from bertwright.config import DataConfig
 from bertwright.data.counter import generator
 from bertwright.data.pairs import build_examples, num_specials
 from bertwright.data.partition import Work, partition
-from bertwright.data.shards import SPLITS, Counts, Manifest, file_sha256, token_dtype, write_shard
+from bertwright.data.shards import SPLITS, Counts, Manifest, token_dtype, write_shard
 from bertwright.errors import BertwrightError
+from bertwright.files import new_folder, sha256_of
 from bertwright.text.corpus import find_files, read_texts
 from bertwright.text.sentences import split_sentences
 from bertwright.text.wordpiece import WordPiece
@@ -43,6 +43,7 @@ Progress = Callable[[str, float], None]
 """Told what has been built so far, and which share of the corpus that is (an estimate while it is still being read)."""
 
 _UNKNOWN_WARNING = 0.05
+_WORTH_A_PROCESS = 3  # shards; fewer are built before other processes have started
 _logger = logging.getLogger(__name__)
 
 
@@ -78,18 +79,21 @@ def build_shards(
     counts = dict.fromkeys(SPLITS, Counts())
     records: dict[str, dict[str, Any]] = {}
     characters = 0
-    with _staged(Path(out), overwrite) as folder:
+    out = Path(out).absolute()
+    _check_place(out, overwrite)
+    with new_folder(out) as folder:
         wordpiece.save(folder)
         for path in sorted(folder.iterdir()):
-            records[path.name] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+            records[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
         works = partition(reader.texts(), config)
-        for built in _build_all(works, wordpiece, config, folder, workers or len(os.sched_getaffinity(0))):
-            counts[built.split] += built.counts
-            records |= built.files
-            characters += built.characters
-            if progress:
-                total = sum((counts[split] for split in SPLITS), Counts())
-                progress(f"{total.documents:,} documents, {total.examples:,} examples", reader.share_of(characters))
+        with closing(_build_all(works, wordpiece, config, folder, workers or os.cpu_count() or 1)) as results:
+            for built in results:
+                counts[built.split] += built.counts
+                records |= built.files
+                characters += built.characters
+                if progress:
+                    total = counts["train"] + counts["held_out"]
+                    progress(f"{total.documents:,} documents, {total.examples:,} examples", reader.share_of(characters))
         _check(counts, config)
         manifest = Manifest(
             config=config,
@@ -165,9 +169,11 @@ def _build_shard(work: Work, wordpiece: WordPiece, config: DataConfig, folder: P
 
 def _build_all(
     works: Iterator[Work], wordpiece: WordPiece, config: DataConfig, folder: Path, workers: int
-) -> Iterator[_Built]:
+) -> Generator[_Built, None, None]:
     """Build the shards and yield what was built, in order."""
-    if workers == 1:
+    first = list(islice(works, _WORTH_A_PROCESS))
+    works = chain(first, works)
+    if workers == 1 or len(first) < _WORTH_A_PROCESS:
         for work in works:
             yield _build_shard(work, wordpiece, config, folder)
         return
@@ -213,33 +219,6 @@ def _die_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)
-
-
-@contextmanager
-def _staged(out: Path, overwrite: bool) -> Iterator[Path]:
-    """Give a hidden folder beside `out` to build in; move it into place if all went well, remove it if not."""
-    out = out.absolute()
-    _check_place(out, overwrite)
-    folder = out.with_name(f".{out.name}.partial")
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        raise BertwrightError("another process is building these shards", where=out, fix="wait for it") from None
-    try:
-        for leftover in folder.iterdir():  # of a build that was killed
-            leftover.unlink()
-        yield folder
-        if out.exists():
-            shutil.rmtree(out)
-        folder.rename(out)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    finally:
-        os.close(lock)
 
 
 def _check_place(out: Path, overwrite: bool) -> None:

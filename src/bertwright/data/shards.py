@@ -10,7 +10,6 @@ files: `train-00000.tokens` (little-endian uint16, or uint32 for vocabularies be
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 from collections.abc import Sequence
@@ -24,7 +23,8 @@ from jaxtyping import Int, UInt
 
 from bertwright.config import DataConfig, from_dict, read_json
 from bertwright.data.pairs import EXAMPLE_DTYPE, Examples, num_specials
-from bertwright.errors import BertwrightError, DiskFullError
+from bertwright.errors import BertwrightError
+from bertwright.files import sha256_of
 from bertwright.text.wordpiece import WordPiece
 
 FORMAT_VERSION = 1
@@ -88,7 +88,7 @@ class Manifest:
         text = json.dumps(
             {"format": "bertwright-shards", "version": FORMAT_VERSION} | values, indent=2, ensure_ascii=False
         )
-        write_bytes(folder / "manifest.json", (text + "\n").encode())
+        (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> Manifest:
@@ -222,7 +222,7 @@ class ShardSet:
                 raise BertwrightError(
                     f"file is damaged: {size:,} bytes instead of {record['bytes']:,}", where=path, fix=_REBUILD
                 )
-            if verify and file_sha256(path) != record["sha256"]:
+            if verify and sha256_of(path) != record["sha256"]:
                 raise BertwrightError("file is damaged: its sha256 is not the manifest's", where=path, fix=_REBUILD)
         return cls(folder, manifest)
 
@@ -272,31 +272,9 @@ def write_shard(
     records = {}
     for suffix, array in ((".tokens", tokens), (".examples", examples)):
         data = array.tobytes()
-        write_bytes(folder / f"{stem}{suffix}", data)
+        (folder / f"{stem}{suffix}").write_bytes(data)
         records[stem + suffix] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     return records
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file.
-
-    Raises:
-        DiskFullError: there was no room for it.
-    """
-    try:
-        path.write_bytes(data)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise DiskFullError(
-            f"the disk is full: {len(data):,} bytes did not fit", where=path, fix="free some room"
-        ) from None
-
-
-def file_sha256(path: Path) -> str:
-    """Return a file's sha256, read in blocks."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _belongs(file: str, split: str) -> bool:
