@@ -1,0 +1,226 @@
+"""From a position to a batch: every example once an epoch, the same batches after any restart."""
+
+import numpy as np
+import pytest
+import torch
+
+from bertwright.config import DataConfig, MaskingConfig
+from bertwright.data.build import build_shards
+from bertwright.data.loader import PretrainLoader
+from bertwright.data.shards import ShardSet
+from bertwright.errors import BertwrightError
+from bertwright.text.wordpiece import WordPiece
+
+WORDS = [f"w{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(300)]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("corpus") / "a.txt"
+    documents = [
+        "\n".join(" ".join(rng.choice(WORDS, rng.integers(2, 30))) + "." for _ in range(rng.integers(2, 12)))
+        for _ in range(60)
+    ]
+    path.write_text("\n\n".join(documents) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def wordpiece():
+    return WordPiece(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *WORDS], lowercase=True)
+
+
+@pytest.fixture(scope="module")
+def shards(corpus, wordpiece, tmp_path_factory):
+    out = tmp_path_factory.mktemp("shards") / "pairs"
+    build_shards([corpus], wordpiece, out, DataConfig(max_length=64, held_out_prob=0.2))
+    return ShardSet.open(out)
+
+
+@pytest.fixture(scope="module")
+def segments(corpus, wordpiece, tmp_path_factory):
+    out = tmp_path_factory.mktemp("shards") / "segments"
+    build_shards([corpus], wordpiece, out, DataConfig(max_length=64, objective="mlm"))
+    return ShardSet.open(out)
+
+
+def loader(shards, split="train", **options):
+    options = {"batch_tokens": 1000, "micro_batch_tokens": 300} | options
+    return PretrainLoader(shards.split(split), wordpiece=shards.wordpiece, **options)
+
+
+def unmasked(batch):
+    ids = batch.input_ids.clone()
+    ids[batch.targets["masked_rows"]] = batch.targets["masked_labels"]
+    return ids
+
+
+def sequences(batches):
+    """Each sequence as (original ids, token types, label)."""
+    found = []
+    for batch in batches:
+        ids, cuts = unmasked(batch), batch.cu_seqlens.tolist()
+        labels = batch.targets.get("next_sentence_label", torch.full((batch.num_sequences,), -1)).tolist()
+        for start, end, label in zip(cuts, cuts[1:], labels, strict=False):
+            found.append((tuple(ids[start:end].tolist()), tuple(batch.token_type_ids[start:end].tolist()), label))
+    return found
+
+
+def expected(shards, split, index):
+    raw, wordpiece = shards.split(split).example(index), shards.wordpiece
+    ids = [wordpiece.cls_id, *raw.a.tolist(), wordpiece.sep_id, *raw.b.tolist(), wordpiece.sep_id]
+    types = [0] * (len(raw.a) + 2) + [1] * (len(raw.b) + 1)
+    return tuple(ids), tuple(types), raw.next_sentence_label
+
+
+def epoch_of(data, position, end):
+    found = []
+    while position < end:
+        step = data.batches_at(position)
+        found += sequences(step.micro_batches)
+        position = step.next_position
+    assert position == end
+    return found
+
+
+def identical(first, second):
+    return all(
+        torch.equal(a.input_ids, b.input_ids)
+        and torch.equal(a.cu_seqlens, b.cu_seqlens)
+        and all(torch.equal(a.targets[name], b.targets[name]) for name in a.targets)
+        for a, b in zip(first.micro_batches, second.micro_batches, strict=True)
+    )
+
+
+def test_an_epoch_holds_every_example_once(shards):
+    data = loader(shards, batch_tokens=1)  # one example a step, so that the epoch ends with a step
+    count = len(data.split)
+    wanted = sorted(expected(shards, "train", index) for index in range(count))
+    first = epoch_of(data, 0, count)
+    second = epoch_of(data, count, 2 * count)
+    assert sorted(first) == sorted(second) == wanted
+    assert first != second
+
+
+def test_a_batch_is_what_its_names_say(shards):
+    data = loader(shards)
+    step = data.batches_at(0)
+    for batch in step.micro_batches:
+        lengths = torch.diff(batch.cu_seqlens)
+        assert batch.num_tokens == int(lengths.sum()) == len(batch.input_ids) == len(batch.token_type_ids)
+        assert batch.max_length == int(lengths.max())
+        assert batch.position_ids.tolist() == [place for length in lengths.tolist() for place in range(length)]
+        assert batch.cu_seqlens.dtype == torch.int32
+        tensors = [batch.input_ids, batch.token_type_ids, batch.position_ids, *batch.targets.values()]
+        assert all(tensor.dtype == torch.int64 for tensor in tensors)
+        assert (batch.input_ids[batch.first_rows] == shards.wordpiece.cls_id).all()
+        assert batch.targets["next_sentence_label"].shape == (batch.num_sequences,)
+        masked = batch.input_ids[batch.targets["masked_rows"]] == shards.wordpiece.mask_id
+        assert 0.5 < masked.float().mean() < 1
+    assert step.num_tokens == sum(batch.num_tokens for batch in step.micro_batches)
+    assert step.num_examples == sum(batch.num_sequences for batch in step.micro_batches) == step.next_position
+
+
+def test_steps_fill_their_budget_and_no_more(shards):
+    data = loader(shards)
+    lengths = data.split.lengths()
+    position = 0
+    for _ in range(10):
+        step = data.batches_at(position)
+        assert 1000 - lengths.max() < step.num_tokens <= 1000
+        assert all(batch.num_tokens <= 300 for batch in step.micro_batches)
+        assert len(step.micro_batches) <= 5
+        in_order = torch.cat([torch.diff(batch.cu_seqlens) for batch in step.micro_batches])
+        assert (torch.diff(in_order) >= 0).all()
+        position = step.next_position
+
+
+def test_an_example_beyond_the_budget_still_comes(shards):
+    step = loader(shards, batch_tokens=1, micro_batch_tokens=1).batches_at(0)
+    assert step.num_examples == len(step.micro_batches) == 1
+
+
+def test_a_step_may_cross_epochs_and_even_hold_several(shards):
+    data = loader(shards, batch_tokens=20_000, micro_batch_tokens=20_000)
+    count = len(data.split)
+    total = int(data.split.lengths().sum(dtype=np.int64))
+    step = data.batches_at(count - 3)
+    assert step.num_examples > (20_000 // total) * count
+    found = sequences(step.micro_batches)
+    assert len(set(found)) == count
+    one_by_one = loader(shards, batch_tokens=1)
+    assert sorted(found) == sorted(epoch_of(one_by_one, count - 3, step.next_position))
+
+
+def test_a_restart_anywhere_sees_the_same_batches(shards):
+    straight, position, steps = loader(shards), 0, []
+    for _ in range(12):
+        steps.append((position, straight.batches_at(position)))
+        position = steps[-1][1].next_position
+    for position, step in reversed(steps):
+        assert identical(loader(shards).batches_at(position), step)
+
+
+def test_micro_batches_change_nothing_but_the_cuts(shards):
+    small, large = (loader(shards, micro_batch_tokens=size).batches_at(40) for size in (200, 5000))
+    assert len(large.micro_batches) == 1
+    assert len(small.micro_batches) > 4
+    whole = large.micro_batches[0]
+    assert torch.equal(torch.cat([batch.input_ids for batch in small.micro_batches]), whole.input_ids)
+    labels = torch.cat([batch.targets["masked_labels"] for batch in small.micro_batches])
+    assert torch.equal(labels, whole.targets["masked_labels"])
+
+
+def test_seed_and_epoch_change_order_and_masks(shards):
+    data, other = loader(shards), loader(shards, seed=1)
+    assert sequences(data.batches_at(0).micro_batches) != sequences(other.batches_at(0).micro_batches)
+    one = loader(shards, batch_tokens=1)
+    count = len(one.split)
+    masks = {}
+    for position in range(2 * count):
+        batch = one.batches_at(position).micro_batches[0]
+        rows = tuple(batch.targets["masked_rows"].tolist())
+        masks.setdefault(tuple(unmasked(batch).tolist()), []).append(rows)
+    assert np.mean([first != second for first, second in masks.values()]) > 0.9
+
+
+def test_evaluation_is_fixed_for_every_run(shards):
+    first, second = (
+        list(loader(shards, "held_out", seed=seed, batch_tokens=tokens).eval_batches(600))
+        for seed, tokens in ((0, 100), (9, 7000))
+    )
+    assert 0 < sum(batch.num_tokens for batch in first) <= 600
+    assert sequences(first) == sequences(second)
+    assert all(torch.equal(a.input_ids, b.input_ids) for a, b in zip(first, second, strict=True))
+    wanted = {expected(shards, "held_out", index) for index in range(len(shards.split("held_out")))}
+    assert set(sequences(first)) <= wanted
+    assert set(sequences(loader(shards, "held_out").eval_batches(10**9))) == wanted
+
+
+def test_mlm_on_pairs_leaves_the_label_out(shards):
+    batch = loader(shards, objective="mlm").batches_at(0).micro_batches[0]
+    assert set(batch.targets) == {"masked_rows", "masked_labels"}
+    assert batch.token_type_ids.max() == 1
+
+
+def test_mlm_on_single_segments(segments):
+    data = loader(segments, objective="mlm", masking=MaskingConfig(mask_prob=0.3))
+    batch = data.batches_at(0).micro_batches[-1]
+    assert batch.token_type_ids.max() == 0
+    assert (
+        batch.input_ids[batch.cu_seqlens[1:].long() - 1].tolist() == [segments.wordpiece.sep_id] * batch.num_sequences
+    )
+    ordinary = batch.num_tokens - 2 * batch.num_sequences
+    assert abs(len(batch.targets["masked_rows"]) - 0.3 * ordinary) <= 0.5 * batch.num_sequences
+
+
+def test_what_does_not_fit_is_refused(shards, segments, corpus, wordpiece, tmp_path):
+    with pytest.raises(BertwrightError, match="single segments") as caught:
+        loader(segments, objective="mlm+nsp")
+    assert "--objective mlm" in caught.value.fix
+    with pytest.raises(BertwrightError, match="reach 64 tokens, the model takes 32"):
+        loader(shards, max_length_limit=32)
+    build_shards([corpus], wordpiece, tmp_path / "s", DataConfig(held_out_prob=0.0))
+    with pytest.raises(BertwrightError, match="no examples for 'held_out'"):
+        loader(ShardSet.open(tmp_path / "s"), "held_out")
