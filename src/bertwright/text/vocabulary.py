@@ -105,6 +105,7 @@ def train_vocabulary(
     if config.size < smallest:
         raise _too_small(config, smallest, len(specials), counts.words)
     pieces = merge_pairs(usable, first + inside, config.size - len(specials), config.min_frequency, tell)
+    tell("merge", 1.0)
     wordpiece = WordPiece(specials + pieces, lowercase=not config.cased)
     report = {
         "size": wordpiece.vocab_size,

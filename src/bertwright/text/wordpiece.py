@@ -187,9 +187,8 @@ class WordPiece:
         Raises:
             BertwrightError: `max_length` has no room for a token of each segment.
         """
-        parts = [
-            self._marked.encode(part, add_special_tokens=False) for part in ([text] if pair is None else [text, pair])
-        ]
+        segments = [text] if pair is None else [text, pair]
+        parts = [self._marked.encode(_encodable(segment), add_special_tokens=False) for segment in segments]
         lengths = [len(part.ids) for part in parts]
         room = sum(lengths) if max_length is None else max_length - 1 - len(parts)
         if room < len(parts) and sum(lengths) > room:

@@ -1,0 +1,207 @@
+"""Vocabularies in and out, encodings, and text back from ids."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from bertwright.errors import BertwrightError
+from bertwright.text.wordpiece import SPECIAL_TOKENS, WordPiece
+
+TOKENS = [
+    *SPECIAL_TOKENS,
+    *"abcdefghij",
+    "##b",
+    "##c",
+    "[",
+    "]",
+    "mask",
+    "中",
+    "文",
+    "un",
+    "##aff",
+    "##able",
+    ".",
+    "hello",
+]
+
+
+@pytest.fixture
+def wordpiece() -> WordPiece:
+    return WordPiece(TOKENS, lowercase=True)
+
+
+def names(wordpiece: WordPiece, ids: list[int]) -> list[str]:
+    return [wordpiece.tokens[number] for number in ids]
+
+
+def test_takes_the_longest_piece_from_the_left(wordpiece: WordPiece) -> None:
+    assert names(wordpiece, wordpiece.ids("Unaffable ÀBC, 中文")) == [
+        "un", "##aff", "##able", "a", "##b", "##c", "[UNK]", "中", "文",
+    ]  # fmt: skip
+
+
+def test_special_tokens_count_in_encode_alone(wordpiece: WordPiece) -> None:
+    assert names(wordpiece, wordpiece.ids("a [MASK]")) == ["a", "[", "mask", "]"]
+    assert names(wordpiece, wordpiece.encode("a [MASK].").input_ids) == ["[CLS]", "a", "[MASK]", ".", "[SEP]"]
+
+
+def test_words_over_100_characters_are_unknown(wordpiece: WordPiece) -> None:
+    assert len(wordpiece.ids("a" + "b" * 99)) == 100
+    assert wordpiece.ids("a" + "b" * 100) == [wordpiece.unk_id]
+
+
+def test_half_a_surrogate_pair_is_dropped(wordpiece: WordPiece) -> None:
+    assert wordpiece.ids("a\ud83d b") == wordpiece.ids("a b")
+    assert wordpiece.encode("\ud83da").offsets == [(0, 0), (1, 2), (0, 0)]
+
+
+def test_pairs_segments_and_offsets(wordpiece: WordPiece) -> None:
+    encoding = wordpiece.encode("  À bc", "中文")
+    assert names(wordpiece, encoding.input_ids) == ["[CLS]", "a", "b", "##c", "[SEP]", "中", "文", "[SEP]"]
+    assert encoding.token_type_ids == [0, 0, 0, 0, 0, 1, 1, 1]
+    assert encoding.offsets == [(0, 0), (2, 3), (4, 5), (5, 6), (0, 0), (0, 1), (1, 2), (0, 0)]
+    assert not encoding.truncated
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "max_length", "kept"),
+    [
+        ("a b c d e", None, 5, "abc"),
+        ("a b c d e", "f g", 8, "abc|fg"),
+        ("a b", "f g h i j", 7, "ab|fg"),
+        ("a b c d e", "f g h i j", 10, "abcd|fgh"),
+        ("a b", "f g", 7, "ab|fg"),
+    ],
+)
+def test_the_longer_segment_is_cut_first(
+    wordpiece: WordPiece, a: str, b: str | None, max_length: int, kept: str
+) -> None:
+    encoding = wordpiece.encode(a, b, max_length=max_length)
+    segments = "".join(names(wordpiece, encoding.input_ids)).removeprefix("[CLS]").split("[SEP]")[:-1]
+    assert "|".join(segments) == kept
+    assert encoding.truncated == (len(kept.replace("|", "")) < len((a + (b or "")).replace(" ", "")))
+
+
+def test_max_length_without_room_is_refused(wordpiece: WordPiece) -> None:
+    with pytest.raises(BertwrightError, match="at least 5"):
+        wordpiece.encode("a", "b", max_length=4)
+    assert wordpiece.encode("", max_length=2).input_ids == [wordpiece.cls_id, wordpiece.sep_id]
+
+
+@pytest.mark.parametrize(
+    ("text", "neat"),
+    [
+        ("it ' s a well - known fact , isn ' t it ?", "it's a well-known fact, isn't it?"),
+        ("( 3 . 5 ) , [MASK] !", "(3.5), [MASK]!"),
+        ("（ 你 好 ） “ 中 文 ” 。", "（你好）“中文”。"),
+    ],
+)
+def test_decode_makes_neat_text(text: str, neat: str) -> None:
+    wordpiece = WordPiece(sorted({*SPECIAL_TOKENS, *text.split()}), lowercase=True)
+    assert wordpiece.decode(list(map(wordpiece.convert, text.split()))) == neat
+    assert wordpiece.encode(neat).input_ids == wordpiece.encode(text).input_ids
+
+
+def test_decode_joins_pieces_and_drops_nothing(wordpiece: WordPiece) -> None:
+    ids = wordpiece.encode("unaffable hello. 中文").input_ids
+    assert wordpiece.decode(ids) == "[CLS] unaffable hello.中文[SEP]"
+    assert wordpiece.decode([wordpiece.convert("##b"), wordpiece.convert("##c")]) == "##bc"
+    assert wordpiece.decode([]) == ""
+
+
+def test_save_load_and_transformers_agree(tmp_path: Path, wordpiece: WordPiece) -> None:
+    from transformers import AutoTokenizer
+
+    text, pair = "Unaffable [MASK] hello.", "中文 ÀBC"
+    for lowercase in (True, False):
+        ours = WordPiece(TOKENS, lowercase=lowercase)
+        ours.save(tmp_path)
+        (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+        theirs = AutoTokenizer.from_pretrained(tmp_path)
+        encoded = theirs(text, pair, return_offsets_mapping=True)
+        encoding = ours.encode(text, pair)
+        assert encoding.input_ids == encoded["input_ids"]
+        assert encoding.token_type_ids == encoded["token_type_ids"]
+        assert encoding.offsets == encoded["offset_mapping"]
+        assert theirs.model_max_length == 512
+        assert WordPiece.load(tmp_path).sha256 == WordPiece.load(tmp_path / "vocab.txt").sha256 == ours.sha256
+        theirs.save_pretrained(tmp_path / "again")
+        (tmp_path / "again" / "vocab.txt").unlink(missing_ok=True)
+        assert WordPiece.load(tmp_path / "again").sha256 == ours.sha256
+
+
+def test_saving_twice_gives_the_same_bytes(tmp_path: Path, wordpiece: WordPiece) -> None:
+    for name in "ab":
+        WordPiece(TOKENS, lowercase=True).save(tmp_path / name)
+    for name in ("vocab.txt", "tokenizer.json", "tokenizer_config.json"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_the_hash_knows_tokens_and_casing(wordpiece: WordPiece) -> None:
+    assert wordpiece.sha256 != WordPiece(TOKENS, lowercase=False).sha256
+    assert wordpiece.sha256 != WordPiece([*TOKENS, "more"], lowercase=True).sha256
+
+
+@pytest.mark.parametrize(("name", "lowercase"), [("uncased", True), ("cased", False), ("multilingual-cased", False)])
+def test_released_vocabularies_load(
+    shared_data: Path, name: str, lowercase: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        wordpiece = WordPiece.load(shared_data / "vocab" / f"bert-base-{name}-vocab.txt")
+    assert wordpiece.lowercase == lowercase
+    assert "from its entries" in caplog.text
+    assert (wordpiece.pad_id, wordpiece.unk_id, wordpiece.cls_id, wordpiece.sep_id, wordpiece.mask_id) == (
+        0, 100, 101, 102, 103,
+    )  # fmt: skip
+
+
+def test_casing_is_read_or_told(tmp_path: Path, wordpiece: WordPiece) -> None:
+    (tmp_path / "vocab.txt").write_text("\n".join(TOKENS) + "\n")
+    assert WordPiece.load(tmp_path).lowercase
+    assert not WordPiece.load(tmp_path, lowercase=False).lowercase
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    assert not WordPiece.load(tmp_path).lowercase
+
+
+def test_windows_line_ends_and_a_mark_are_tolerated(tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_bytes(("\ufeff" + "\r\n".join(TOKENS) + "\r\n").encode())
+    assert WordPiece.load(tmp_path).tokens == TOKENS
+
+
+JSON_MODEL = {"type": "WordPiece", "vocab": {token: number for number, token in enumerate(TOKENS)}}
+BAD = {
+    "missing": (None, None, "neither vocab.txt nor tokenizer.json"),
+    "empty": ("vocab.txt", b"", "row 1: an entry is empty"),
+    "blank": ("vocab.txt", ("\n".join(TOKENS[:6]) + "\n\nx\n").encode(), "row 7: an entry is empty"),
+    "twice": ("vocab.txt", "\n".join([*TOKENS, "a", "b"]).encode(), "'a' is there 2 times"),
+    "no_mask": ("vocab.txt", b"[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n", r"special tokens are missing: \[MASK\]"),
+    "binary": ("vocab.txt", b"\xff\xfe\x00a", "not UTF-8"),
+    "broken_json": ("tokenizer.json", b"{", "not valid JSON"),
+    "bpe": ("tokenizer.json", json.dumps({"model": {"type": "BPE", "vocab": {}}}).encode(), "not WordPiece"),
+    "gap": ("tokenizer.json", json.dumps({"model": JSON_MODEL | {"vocab": {"a": 1}}}).encode(), "not 0, 1, 2"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_vocabulary_is_one_clear_message(tmp_path: Path, name: str) -> None:
+    file, content, message = BAD[name]
+    if file and content is not None:
+        (tmp_path / file).write_bytes(content)
+    with pytest.raises(BertwrightError, match=message) as caught:
+        WordPiece.load(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_a_missing_file_and_an_unknown_token(tmp_path: Path, wordpiece: WordPiece) -> None:
+    with pytest.raises(BertwrightError, match="no such file or folder"):
+        WordPiece.load(tmp_path / "nowhere")
+    with pytest.raises(BertwrightError, match="did you mean 'hello'"):
+        wordpiece.convert("helo")
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path, wordpiece: WordPiece) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(BertwrightError, match="cannot be written"):
+        wordpiece.save(tmp_path / "file")
