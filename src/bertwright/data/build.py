@@ -171,9 +171,11 @@ def _build_all(
     works: Iterator[Work], wordpiece: WordPiece, config: DataConfig, folder: Path, workers: int
 ) -> Generator[_Built, None, None]:
     """Build the shards and yield what was built, in order."""
-    first = list(islice(works, _WORTH_A_PROCESS))
-    works = chain(first, works)
-    if workers == 1 or len(first) < _WORTH_A_PROCESS:
+    head = list(islice(works, _WORTH_A_PROCESS))
+    in_process = workers == 1 or len(head) < _WORTH_A_PROCESS
+    works = chain(head, works)
+    del head  # or its texts would live as long as this generator
+    if in_process:
         for work in works:
             yield _build_shard(work, wordpiece, config, folder)
         return
