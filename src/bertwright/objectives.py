@@ -6,7 +6,7 @@ divided yet; the loop divides by the counts over micro-batches and ranks.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from bertwright.model.bert import Bert
 from bertwright.model.heads import Head, MaskedLMHead, NextSentenceHead
 
 
+@runtime_checkable
 class Objective(Protocol):
     """What the training loop asks of an objective; a fine-tuning task is one too."""
 

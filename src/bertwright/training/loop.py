@@ -2,9 +2,9 @@
 
     fit(model, objective, stream, config, steps=20_000, run=run, evaluate=held_out_scores, on_event=print)
 
-Each step takes the batch at a position of the stream, sums gradients over its micro-batches, clips, updates, and advances.
-Nothing else is state: dropout is seeded by (seed, step, micro-batch), so weights, moments, step and position are all a run
-needs to go on bit for bit.
+Each step takes the batch at a position of the stream, sums gradients over its micro-batches, clips, updates, and
+advances. Nothing else is state: dropout is seeded by (seed, step, micro-batch), so weights, moments, step and position
+are all a run needs to go on bit for bit.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -37,6 +37,7 @@ Event = dict[str, Any]
 OnEvent = Callable[[Event], None]
 
 
+@runtime_checkable
 class Step(Protocol):
     """One step's data."""
 
@@ -51,6 +52,7 @@ class Step(Protocol):
         ...
 
 
+@runtime_checkable
 class Stream(Protocol):
     """Data whose whole state is one integer."""
 
@@ -69,7 +71,9 @@ class TrainingInterrupted(BertwrightError):
 
     def __init__(self, step: int, number: int, run: RunFolder) -> None:
         super().__init__(
-            f"stopped at step {step:,} and saved", where=run.path, fix="the same command with --resume goes on from here"
+            f"stopped at step {step:,} and saved",
+            where=run.path,
+            fix="the same command with --resume goes on from here",
         )
         self.signal = number
 
@@ -233,7 +237,7 @@ def _restore(model: Bert, optimizer: BertAdam, run: RunFolder) -> State:
 
 def _not_finite(step: int, position: int, next_position: int, run: RunFolder) -> BertwrightError:
     return BertwrightError(
-        f"a gradient of step {step + 1:,} is not finite (examples {position:,} to {next_position - 1:,} of the stream); "
+        f"a gradient of step {step + 1:,} is not finite (examples {position:,} to {next_position - 1:,} of the stream): "
         "the step was not taken and earlier checkpoints are intact",
         where=run.path,
         fix="lower --lr or raise --warmup-ratio in another --out; --precision fp32 if it was bf16",
