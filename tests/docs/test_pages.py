@@ -117,3 +117,13 @@ def test_the_readme_names_every_file_of_the_map(name: str) -> None:
     package = ROOT / "src/bertwright"
     parts = [path.name for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]
     assert [part for part in parts if part != "__init__.py" and part not in text] == []
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_every_message_explained_is_one_we_have(language: str) -> None:
+    page = (ROOT / "docs" / language / "files-and-errors.md").read_text(encoding="utf-8")
+    table = page[page.index("`no such file, folder or pattern`") :].split("\n\n")[0]
+    sources = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "src").rglob("*.py")))
+    messages = re.findall(r"^\|? ?`([^`]+)`", table, re.MULTILINE)
+    assert len(messages) > 10
+    assert [message for message in messages if message not in sources] == []

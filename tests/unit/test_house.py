@@ -83,6 +83,15 @@ def test_the_ground_floor_leaves_torch_alone() -> None:
     assert run.stdout.strip() == "False"
 
 
+@pytest.mark.parametrize("words", [["--help"], ["pretrain", "--help"], ["--version"]])
+def test_help_does_not_wait_for_torch(words: list[str]) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "bertwright", *words]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    imported = {line.rsplit("|", 1)[-1].strip() for line in run.stderr.splitlines() if line.startswith("import time:")}
+    assert "bertwright.cli" in imported
+    assert imported & {"torch", "numpy", "sklearn", "matplotlib", "transformers"} == set()
+
+
 def test_a_wrong_shape_is_refused() -> None:
     good = Batch.pack([[1, 2, 3], [4]], [[0, 0, 1], [0]])
     with pytest.raises(TypeCheckError, match="position_ids"):
