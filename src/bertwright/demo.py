@@ -304,8 +304,8 @@ class Demo:
         from bertwright.report import Comparison, part_of, write_page
 
         self._stage("finetune", train=num_train, dev=num_dev)
-        pretrained = self._classifier("demo_from_pretrained", self.out / "pretrain/model", self.out / "finetune")
-        random = self._classifier("demo_from_random", self.out / "untrained", self.out / "finetune-random")
+        pretrained = self._classifier("demo_from_pretrained", self.out / "finetune")
+        random = self._classifier("demo_from_random", self.out / "finetune-random", random_weights=True)
         with (self.out / "dev.csv").open(encoding="utf-8", newline="") as file:
             counts = Counter(row["label"] for row in csv.DictReader(file))
         majority = max(counts.values()) / num_dev
@@ -322,7 +322,7 @@ class Demo:
             self.out / "report.html", say("demo_title", self.lang), parts, lang=self.lang, comparison=comparison
         )
 
-    def _classifier(self, key: str, init: Path, out: Path) -> float:
+    def _classifier(self, key: str, out: Path, *, random_weights: bool = False) -> float:
         from bertwright.tasks.sentence import ClassifyTask
         from bertwright.training.finetune import finetune
 
@@ -330,9 +330,15 @@ class Demo:
             view.out.print(f"[bold]{say(key, self.lang)}[/]")
         with view.TrainingView(self.lang, quiet=self.quiet) as shown:
             result = finetune(
-                ClassifyTask(), FINETUNE, train=self.out / "train.csv", dev=self.out / "dev.csv",
-                init=init, out=out, on_event=shown,
-            )  # fmt: skip
+                ClassifyTask(),
+                FINETUNE,
+                train=self.out / "train.csv",
+                dev=self.out / "dev.csv",
+                init=self.out / "pretrain/model",
+                out=out,
+                random_weights=random_weights,
+                on_event=shown,
+            )
         return result.scores["accuracy"]
 
     def _stage(self, name: str, **values: object) -> None:

@@ -107,10 +107,11 @@ def part_of(run: Path, lang: Lang, *, title: str | None = None) -> Part:
     config, data, versions = (_read(run / name, {}) for name in ("config.json", "data.json", "versions.json"))
     pretraining = any("mlm_loss" in row for row in (*train, *evals))
     part = Part(title or say("report_pretrain" if pretraining else "report_finetune", lang), str(run))
-    part.tiles = _tiles(train, evals, lang)
+    best = _best(evals, _read(run / "best.json", {}))
+    part.tiles = _tiles(train, evals, best, lang)
     part.charts = _charts(train, evals, lang)
     part.samples = _read(run / "samples.json", [])
-    part.epochs = [] if pretraining else evals
+    part.epochs = [] if pretraining else [{**row, "best": row is best} for row in evals]
     part.evaluation = _read(run / "evaluation.json", {})
     for key, values, shown in (
         ("report_data", data, True),
@@ -146,16 +147,20 @@ def _read(path: Path, default: Any) -> Any:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else default
 
 
-def _tiles(train: list[Row], evals: list[Row], lang: Lang) -> list[tuple[str, str]]:
+def _best(evals: list[Row], kept: Row) -> Row | None:
+    """Return the evaluation whose weights were kept, if this is a fine-tuning run."""
+    scored = [row for row in evals if "accuracy" in row]
+    return max(scored, key=lambda row: (row["step"] == kept.get("step"), row["accuracy"]), default=None)
+
+
+def _tiles(train: list[Row], evals: list[Row], best: Row | None, lang: Lang) -> list[tuple[str, str]]:
     tiles = []
     last = {**(train[-1] if train else {}), **(evals[-1] if evals else {})}
     name = say("dev" if evals and "f1" in evals[-1] else "held_out" if evals else "train", lang)
-    best = max((row["accuracy"] for row in evals if "accuracy" in row), default=None)
     if best is not None:
-        row = next(row for row in evals if row.get("accuracy") == best)
-        tiles.append((f"{name}: {say('accuracy', lang)}", _percent(best)))
-        if "f1" in row:
-            tiles.append((f"{name}: F1", _percent(row["f1"])))
+        tiles.append((f"{name}: {say('accuracy', lang)}", _percent(best["accuracy"])))
+        if "f1" in best:
+            tiles.append((f"{name}: F1", _percent(best["f1"])))
     for prefix, label in (("mlm", "MLM"), ("nsp", "NSP")):
         if f"{prefix}_loss" in last:
             tiles.append((f"{label} {say('loss', lang)}, {name}", f"{last[f'{prefix}_loss']:.3f}"))

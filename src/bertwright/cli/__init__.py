@@ -32,6 +32,7 @@ app = App(
     version=lambda: importlib.metadata.version("bertwright"),
     help_format="plaintext",
     config=whole_numbers,
+    suppress_keyboard_interrupt=False,
     result_action="return_value",
 )
 data = App(name="data", help="Build shards of examples from raw text, and look at them.", sort_key=2)
@@ -60,7 +61,7 @@ def run(argv: Sequence[str]) -> int:
         argv: the words after `bertwright`.
 
     Returns:
-        The exit status: 0; 1 after an error (one message has been printed); 128 + signal after one, so 130 after Ctrl-C.
+        The exit status: 0; 1 after an error, of which one message was printed; 128 + signal after one (130: Ctrl-C).
     """
     try:
         app(list(argv), exit_on_error=False, print_error=False, help_on_error=False)

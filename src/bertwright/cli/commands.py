@@ -193,6 +193,7 @@ def finetune_classify(
     out: Path,
     text_column: str = "text",
     label_column: str = "label",
+    random_weights: Switch = False,
     resume: Switch = False,
     config: Path | None = None,
     dials: Annotated[FinetuneConfig, Training] = FinetuneConfig(),
@@ -209,6 +210,7 @@ def finetune_classify(
         out: Run folder: metrics.jsonl, model/ (the best epoch), report.html.
         text_column: Column of the text.
         label_column: Column of the label.
+        random_weights: Take only shape and vocabulary from --init: what pre-training is to be compared with.
         resume: Go on where the run folder's last checkpoint left off.
         config: JSON file of training settings, such as another run's config.json.
     """
@@ -217,7 +219,17 @@ def finetune_classify(
 
     task = ClassifyTask(text_column=text_column, label_column=label_column)
     with training(out, output) as on_event:
-        result = finetune(task, dials, train=train, dev=dev, init=init, out=out, resume=resume, on_event=on_event)
+        result = finetune(
+            task,
+            dials,
+            train=train,
+            dev=dev,
+            init=init,
+            out=out,
+            random_weights=random_weights,
+            resume=resume,
+            on_event=on_event,
+        )
     finish(out, result.model, result.scores, output)
 
 

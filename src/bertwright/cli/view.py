@@ -218,18 +218,17 @@ def print_example(view: ExampleView, lang: Lang, *, title: str) -> None:
         if cells:
             out.print(f"[{SEGMENT_STYLES[segment]}]▌ {say(name, lang)}[/]")
             _print_cells(cells, width=min(out.width, 120))
-    marks = (("[MASK]", "mask", "legend_mask"), ("other", "random", "legend_random"), ("word", "kept", "legend_kept"))
-    out.print(f"[dim]{say('legend', lang)}:[/]")
-    _print_cells(
-        [_cell(f"{sample} {say(key, lang)}", state, "word", "") for sample, state, key in marks], width=out.width
-    )
+    marks = (("[MASK]", "mask"), ("other", "random"), ("same", "kept"))
+    legend = Text(say("legend", lang) + " ", style="dim")
+    for number, (sample, state) in enumerate(marks):
+        legend.append(" · " if number else "").append(sample, style=STATE_STYLES[state])
+        legend.append(f" {say(f'legend_{state}', lang)}")
+    out.print(legend)
 
 
 def _cell(shown: str, state: str, original: str, tint: str) -> tuple[Text, Text]:
     guessed = state in ("mask", "random", "kept")
-    word, _, rest = shown.partition(" ")
-    top = Text(word, style=STATE_STYLES.get(state, tint)).append(f" {rest}" if rest else "", style="default")
-    return top, Text(original if guessed else "", style="italic")
+    return Text(shown, style=STATE_STYLES.get(state, tint)), Text(original if guessed else "", style="italic")
 
 
 def _print_cells(cells: Sequence[tuple[Text, Text]], *, width: int) -> None:
