@@ -1,7 +1,7 @@
 """Folders that appear whole or not at all.
 
-    with new_folder(Path("run/model")) as folder:
-        (folder / "config.json").write_text("{}")
+with new_folder(Path("run/model")) as folder:
+    (folder / "config.json").write_text("{}")
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from bertwright.errors import BertwrightError, DiskFullError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextlib.contextmanager
@@ -54,14 +57,42 @@ def explain_os_errors(path: Path) -> Iterator[None]:
     """Turn a full disk and a forbidden place into errors that say what to do."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        number = _errno_of(error)
+        if number in _FULL:
             raise DiskFullError(
-                "the disk is full; what was saved before is intact", where=path, fix="free some space and run the same command again"
+                "the disk is full; what was saved before is intact",
+                where=path,
+                fix="free some space and run the same command again",
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if number in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise BertwrightError("this place may not be written", where=path, fix="choose another --out") from error
         raise
+
+
+def _errno_of(error: Exception) -> int | None:
+    """Return an operating system's error number; safetensors has an exception of its own that only spells it out."""
+    if isinstance(error, OSError):
+        return error.errno
+    spelt = re.search(r"\(os error (\d+)\)", str(error)) if type(error).__name__ == "SafetensorError" else None
+    return None if spelt is None else int(spelt[1])
+
+
+def sweep(folder: Path) -> None:
+    """Clear away what a killed `new_folder` left in a folder that nobody else writes to.
+
+    Killed in the instant between moving the old folder aside and the new one in, it leaves the old one
+    aside: that is put back.
+    """
+    for aside in folder.glob(".*.old"):
+        path = folder / aside.name[1:].rsplit(".", 2)[0]
+        if path.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside.rename(path)
+    for unfinished in folder.glob(".*.tmp"):
+        if unfinished.is_dir():
+            shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def flush(path: Path) -> None:

@@ -3,8 +3,8 @@
     recipe = get_recipe("mini")
     model, train = recipe.model, PretrainConfig(**recipe.train)
 
-`base` and `large` are the paper's (3). The small ones, all with heads 64 wide and a feed-forward layer of 4H, are those of
-*Well-Read Students Learn Better* (table 1); the well-known four of them have names: `tiny`, `mini`, `small`, `medium`.
+`base` and `large` are the paper's (3). The small ones, all with heads 64 wide and a feed-forward layer of 4H, are those
+of *Well-Read Students Learn Better* (table 1); four of them have well-known names: `tiny`, `mini`, `small`, `medium`.
 Every recipe trains with the paper's hyper-parameters unless its `train` says otherwise.
 """
 

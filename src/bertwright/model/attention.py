@@ -1,4 +1,6 @@
-"""Scaled dot-product attention over packed sequences: one function, several implementations. Paper: 3 (Vaswani et al. 2017, 3.2).
+"""Scaled dot-product attention over packed sequences: one function, several implementations.
+
+Paper: 3; Vaswani et al. 2017, 3.2.
 
 Queries may stand on fewer rows than keys: the last layer needs outputs only where a head reads them.
 
@@ -75,7 +77,9 @@ class AttentionLayout:
     def plan(self) -> tuple[tuple[Tensor, Tensor] | None, tuple[Tensor, Tensor] | None, list[Bucket]]:
         """How `bucketed` rearranges queries and keys by length (None: already in order), and its buckets."""
         device = self.key_cu_seqlens.device
-        query_starts, key_starts = (cu.cpu().numpy().astype(np.int64) for cu in (self.query_cu_seqlens, self.key_cu_seqlens))
+        query_starts, key_starts = (
+            cu.cpu().numpy().astype(np.int64) for cu in (self.query_cu_seqlens, self.key_cu_seqlens)
+        )
         query_lengths, key_lengths = np.diff(query_starts), np.diff(key_starts)
         order = np.argsort(key_lengths, kind="stable")
         if (order == np.arange(order.size)).all():
@@ -88,13 +92,14 @@ class AttentionLayout:
         query_lengths, key_lengths = query_lengths[order], key_lengths[order]
         cuts = _cut_by_length(key_lengths)
         buckets = [
-            _make_bucket(query_lengths[a:b], key_lengths[a:b], device) for a, b in zip(cuts[:-1], cuts[1:], strict=True)
+            _make_bucket(query_lengths[start:end], key_lengths[start:end], device) for start, end in pairwise(cuts)
         ]
         return sort_queries, sort_keys, buckets
 
 
 Attention = Callable[
-    [Float[Tensor, "R A D"], Float[Tensor, "N A D"], Float[Tensor, "N A D"], AttentionLayout, float], Float[Tensor, "R A D"]
+    [Float[Tensor, "R A D"], Float[Tensor, "N A D"], Float[Tensor, "N A D"], AttentionLayout, float],
+    Float[Tensor, "R A D"],
 ]
 
 
@@ -143,7 +148,9 @@ def choose_attention(x: Tensor) -> Attention:
 def _attend(query: Tensor, key: Tensor, value: Tensor, bucket: Bucket, dropout_p: float) -> Tensor:
     heads, width = query.shape[1:]
     stacked_query = _stack(query, bucket.pad_queries, bucket.num_sequences, bucket.query_length)
-    stacked_key, stacked_value = (_stack(x, bucket.pad_keys, bucket.num_sequences, bucket.key_length) for x in (key, value))
+    stacked_key, stacked_value = (
+        _stack(x, bucket.pad_keys, bucket.num_sequences, bucket.key_length) for x in (key, value)
+    )
     scores = torch.bmm(stacked_query, stacked_key.transpose(1, 2))
     if bucket.key_bias is not None:
         by_sequence = scores.view(bucket.num_sequences, heads, *scores.shape[1:])
@@ -154,7 +161,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, bucket: Bucket, dropout_p
     rows = rows.reshape(bucket.num_sequences * bucket.query_length, heads, width)
     if bucket.pad_queries is None:
         return rows
-    unpadded: Tensor = _Unpad.apply(rows, bucket.pad_queries[1])
+    unpadded: Tensor = _Unpad.apply(rows, bucket.pad_queries[1])  # type: ignore[no-untyped-call]
     return unpadded
 
 
@@ -172,7 +179,7 @@ def _take(x: Tensor, there_and_back: tuple[Tensor, ...]) -> Tensor:
     The stock gradient of a row selection adds rows one by one on a single thread. Rows selected twice must be padding,
     whose gradient is zero.
     """
-    taken: Tensor = _Take.apply(x, *there_and_back)
+    taken: Tensor = _Take.apply(x, *there_and_back)  # type: ignore[no-untyped-call]
     return taken
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from bertwright.batch import Batch
 from bertwright.config import BertConfig
+from bertwright.errors import BertwrightError
 from bertwright.model.attention import AttentionLayout, choose_attention
 from bertwright.model.heads import Head, MaskedLMHead
 from bertwright.model.layers import ACTIVATIONS, LayerNorm, Linear
@@ -111,9 +112,7 @@ class Layer(nn.Module):
         attended = self.attention(x, layout, rows)
         residual = x if rows is None else x.index_select(0, rows)
         x = self.attention_norm(dropout_add(attended, residual, self.dropout_prob, self.training))
-        x = self.output_norm(
-            dropout_add(self.down(self.activation(self.up(x))), x, self.dropout_prob, self.training)
-        )
+        x = self.output_norm(dropout_add(self.down(self.activation(self.up(x))), x, self.dropout_prob, self.training))
         return x
 
 
@@ -145,7 +144,7 @@ class Bert(nn.Module):
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.pooler = Pooler(config)
-        self.heads = nn.ModuleDict(dict(heads or {}))
+        self.heads: Mapping[str, Head] = nn.ModuleDict(dict(heads or {}))  # type: ignore[assignment]
         for head in self.heads.values():
             if isinstance(head, MaskedLMHead):
                 head.decoder_weight = self.embeddings.word.weight
@@ -153,6 +152,8 @@ class Bert(nn.Module):
 
     def hidden_for_heads(self, batch: Batch) -> dict[str, Float[Tensor, "R H"]]:
         """Run the encoder once and return each head's rows, pooled where the head wants them so."""
+        if not self.heads:
+            return {}
         wanted = {name: head.rows(batch) for name, head in self.heads.items()}
         rows, places = torch.unique(torch.cat(list(wanted.values())), return_inverse=True)
         hidden = self.encode(batch, rows)
@@ -173,6 +174,11 @@ class Bert(nn.Module):
             batch: no longer than `max_position_embeddings`.
             rows: those whose last hidden state is needed, ascending; the last layer computes no others. None: all.
         """
+        if batch.max_length > self.config.max_position_embeddings:
+            raise BertwrightError(
+                f"a sequence of {batch.max_length:,} tokens; the model takes {self.config.max_position_embeddings:,}",
+                fix="cut inputs to that length",
+            )
         layout = AttentionLayout.of(batch.cu_seqlens)
         x: Tensor = self.embeddings(batch, self.compute_dtype)
         for layer in self.layers[:-1]:
@@ -198,12 +204,17 @@ class Bert(nn.Module):
             input_ids: int64.
             token_type_ids: zeros where not given.
             attention_mask: 1 = keep; where not given, everything is kept. A row's kept tokens must come first.
+
+        Raises:
+            BertwrightError: a mask with a gap or with nothing kept, an id outside the vocabulary, or too long a row.
         """
         keep = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
         if attention_mask is not None and bool((keep[:, 1:] & ~keep[:, :-1]).any() | ~keep[:, 0].all()):
-            raise ValueError("attention_mask must keep the first tokens of every row: pad on the right")
+            raise BertwrightError("attention_mask must keep the first tokens of every row", fix="pad on the right")
         lengths = keep.sum(1)
         types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+        _require_within("input_ids", input_ids, self.config.vocab_size)
+        _require_within("token_type_ids", types, self.config.type_vocab_size)
         batch = Batch(
             input_ids=input_ids[keep],
             token_type_ids=types[keep],
@@ -218,7 +229,7 @@ class Bert(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Bert:
-        """Load a model folder in Hugging Face's layout, with every head its `config.json` names; see `weights.load_model`."""
+        """Load a model folder in Hugging Face's layout, with every head it holds; see `weights.load_model`."""
         from bertwright.model.weights import load_model
 
         return load_model(Path(folder))
@@ -231,13 +242,20 @@ class Bert(nn.Module):
 
     @torch.no_grad()
     def _initialise(self, seed: int) -> None:
-        """Truncated normal weights, zero biases, unit scales. google-research/bert `modeling.py`, `create_initializer`."""
+        """Truncated normal weights, zero biases, unit scales: google-research/bert `create_initializer`."""
         generator = torch.Generator().manual_seed(seed)
         deviation = self.config.initializer_range
         for name, parameter in self.named_parameters():
             if parameter.ndim == 2:
-                nn.init.trunc_normal_(
-                    parameter, std=deviation, a=-2 * deviation, b=2 * deviation, generator=generator
-                )
+                nn.init.trunc_normal_(parameter, std=deviation, a=-2 * deviation, b=2 * deviation, generator=generator)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
+
+
+def _require_within(name: str, ids: Int[Tensor, "B T"], size: int) -> None:
+    low, high = (int(value) for value in ids.aminmax())
+    if low < 0 or high >= size:
+        raise BertwrightError(
+            f"{name} must lie between 0 and {size - 1:,}, not {low if low < 0 else high:,}",
+            fix="use the vocabulary that the model was trained with",
+        )

@@ -1,7 +1,7 @@
 """What is put on top of the encoder: one small module per question. Paper: 3.1, 4 and figure 4.
 
-A head says which rows it reads (`rows`), whether it reads them through the pooler (`pooled`), and turns them into logits.
-The encoder's last layer is computed on those rows alone.
+A head says which rows it reads (`rows`), whether through the pooler (`pooled`), and turns them into logits. The
+encoder's last layer is computed on those rows alone.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class MaskedLMHead(Head):
         self.transform = Linear(config.hidden_size, config.hidden_size)
         self.activation = ACTIVATIONS[config.hidden_act]
         self.norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
-        self.decoder_weight = nn.Parameter(torch.empty(config.vocab_size, config.hidden_size))
+        self.decoder_weight: Tensor = nn.Parameter(torch.empty(config.vocab_size, config.hidden_size))
         self.decoder_bias = nn.Parameter(torch.zeros(config.vocab_size))
 
     def rows(self, batch: Batch) -> Int[Tensor, "M"]:
@@ -48,9 +48,7 @@ class MaskedLMHead(Head):
         x = self._transformed(hidden)
         return F.linear(x, self.decoder_weight.to(x.dtype), self.decoder_bias.to(x.dtype)).float()
 
-    def loss(
-        self, hidden: Float[Tensor, "M H"], labels: Int[Tensor, "M"]
-    ) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
+    def loss(self, hidden: Float[Tensor, "M H"], labels: Int[Tensor, "M"]) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
         """Return the summed cross-entropy and the number of right answers, without keeping the logits."""
         return linear_cross_entropy(self._transformed(hidden), self.decoder_weight, self.decoder_bias, labels)
 

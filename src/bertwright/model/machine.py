@@ -1,7 +1,7 @@
 """What the processor at hand can do, and the settings that let it: precision, memory allocation, measured peak.
 
-    device = prepare(threads=0)
-    dtype = compute_dtype("auto", device)
+device = prepare(threads=0)
+dtype = compute_dtype("auto", device)
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 
 @functools.cache
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """Measure the floating-point operations per second of one large product, the best of several: the roof of any model."""
+    """Measure the floating-point operations per second of one large product, the best of several."""
     rows, inner, columns = (2048, 768, 3072) if device.type == "cpu" else (8192, 8192, 8192)
     a = torch.randn(rows, inner, device=device, dtype=dtype)
     b = torch.randn(columns, inner, device=device, dtype=dtype)

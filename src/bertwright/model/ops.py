@@ -59,7 +59,9 @@ def linear_cross_entropy(
         bias: likewise.
         labels: int64, every one a class.
     """
-    total, correct = _LinearCrossEntropy.apply(hidden, weight.to(hidden.dtype), bias.to(hidden.dtype), labels)
+    total, correct = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        hidden, weight.to(hidden.dtype), bias.to(hidden.dtype), labels
+    )
     return total, correct
 
 

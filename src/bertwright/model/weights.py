@@ -1,8 +1,8 @@
 """Weights on disk: one table between our tensor names and Hugging Face's, and strict loading and saving by it.
 
-    save_model(model, Path("run/model"), wordpiece=wordpiece)
-    model = load_model(Path("run/model"))                               # with the heads the file holds
-    model = load_model(Path("run/model"), heads={"classify": head})     # the encoder, under a fresh head
+save_model(model, Path("run/model"), wordpiece=wordpiece)
+model = load_model(Path("run/model"))                               # with the heads the file holds
+model = load_model(Path("run/model"), heads={"classify": head})     # the encoder, under a fresh head
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import dataclasses
 import json
 import logging
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,10 @@ NAMES: list[tuple[str, tuple[str, ...]]] = [
     ("embeddings.position", ("bert.embeddings.position_embeddings",)),
     ("embeddings.token_type", ("bert.embeddings.token_type_embeddings",)),
     ("embeddings.norm", ("bert.embeddings.LayerNorm",)),
-    ("layers.N.attention.qkv", tuple(f"bert.encoder.layer.N.attention.self.{part}" for part in ("query", "key", "value"))),
+    (
+        "layers.N.attention.qkv",
+        tuple(f"bert.encoder.layer.N.attention.self.{part}" for part in ("query", "key", "value")),
+    ),
     ("layers.N.attention.output", ("bert.encoder.layer.N.attention.output.dense",)),
     ("layers.N.attention_norm", ("bert.encoder.layer.N.attention.output.LayerNorm",)),
     ("layers.N.up", ("bert.encoder.layer.N.intermediate.dense",)),
@@ -59,7 +63,12 @@ ARCHITECTURES: dict[frozenset[str], str] = {
 """Hugging Face's class for each set of heads."""
 
 _TIED = re.compile(r"cls\.predictions\.decoder\.(weight|bias)$|.*\.position_ids$")
-_SAFE_CONFIG = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False, "chunk_size_feed_forward": 0}
+_SAFE_CONFIG = {
+    "position_embedding_type": "absolute",
+    "is_decoder": False,
+    "add_cross_attention": False,
+    "tie_word_embeddings": True,
+}
 """Keys that change the numbers, with the one value that is ours."""
 
 
@@ -84,6 +93,7 @@ def save_model(
         save_file(tensors, new / "model.safetensors", metadata={"format": "pt"})
         config = hugging_face_config(model) | dict(extra_config or {})
         (new / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        shutil.copymode(new / "config.json", new / "model.safetensors")  # safetensors would let its owner alone read it
         if wordpiece is not None:
             wordpiece.save(new)
         (new / "README.md").write_text(_card(model, wordpiece), encoding="utf-8")
@@ -91,14 +101,17 @@ def save_model(
             (new / name).write_text(text, encoding="utf-8")
 
 
-def load_model(folder: Path, heads: Mapping[str, Head] | None = None, *, config: BertConfig | None = None) -> Bert:
+def load_model(
+    folder: Path, heads: Mapping[str, Head] | None = None, *, config: BertConfig | None = None, seed: int = 0
+) -> Bert:
     """Load a model folder in Hugging Face's layout.
 
     Args:
         folder: with `config.json` and `model.safetensors`.
-        heads: fresh heads to put on the encoder. `mlm` and `nsp` take their weights from the file where it has them, and
-            are named in the log where not; any other head starts fresh. Where not given: every head the file holds.
+        heads: fresh heads to put on the encoder. `mlm` and `nsp` take their weights from the file where it has them,
+            and are named in the log where not; any other head starts fresh. Where not given: every head the file holds.
         config: the folder's own, perhaps with another dropout; read from `config.json` where not given.
+        seed: of the weights that start fresh.
 
     Raises:
         BertwrightError: a missing file, a missing, extra or misshapen tensor, NaN or infinity, or a configuration whose
@@ -108,17 +121,20 @@ def load_model(folder: Path, heads: Mapping[str, Head] | None = None, *, config:
     tensors = _read_tensors(folder)
     present = _heads_in(tensors)
     if heads is None:
-        heads = {name: _make_head(name, config, tensors) for name in sorted(present)}
+        path = folder / "model.safetensors"
+        heads = {name: _make_head(name, config, tensors, path) for name in sorted(present)}
         taken = present
     else:
         taken = present & set(heads) & {"mlm", "nsp"}
-    model = Bert(config, heads)
-    state, used = {}, set()
+    model = Bert(config, heads, seed=seed)
+    reads_pooler = any(heads[name].pooled for name in taken)
+    state: dict[str, Tensor] = {}
+    used: set[str] = set()
     for ours, parameter in model.state_dict().items():
         if ours == "heads.mlm.decoder_weight" or (ours.startswith("heads.") and ours.split(".")[1] not in taken):
             continue
         theirs = hugging_face_names(ours)
-        if ours.startswith("pooler.") and not any(name in tensors for name in theirs):
+        if ours.startswith("pooler.") and not reads_pooler and not any(name in tensors for name in theirs):
             log.warning("%s has no pooler: it starts fresh, so pooled outputs mean nothing before training", folder)
             continue
         state[ours] = _gather(theirs, tensors, parameter.shape, folder)
@@ -142,7 +158,9 @@ def read_config(folder: Path) -> BertConfig:
     path = folder / "config.json"
     if not path.exists():
         raise BertwrightError(
-            "no model folder (config.json is missing)", where=folder, fix="give a folder such as RUN/model, made by pretrain or finetune"
+            "no model folder (config.json is missing)",
+            where=folder,
+            fix="give a folder such as RUN/model, made by pretrain or finetune",
         )
     values = read_json(path)
     for key, ours in _SAFE_CONFIG.items():
@@ -167,7 +185,7 @@ def hugging_face_config(model: Bert) -> dict[str, Any]:
 
 
 def to_hugging_face(model: Bert) -> dict[str, Tensor]:
-    """Return the weights, fp32 and on the CPU, under Hugging Face's names; the tied decoder is left out, as it is there."""
+    """Return the weights, fp32 and on the CPU, under Hugging Face's names, and like there without the tied decoder."""
     tensors: dict[str, Tensor] = {}
     without_pooler = set(model.heads) == {"mlm"}  # Hugging Face's BertForMaskedLM has none
     for ours, tensor in model.state_dict().items():
@@ -212,6 +230,9 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
         if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
             raise BertwrightError(f"tensor {name!r} holds NaN, infinity or no floating-point numbers", where=path)
         tensors[name] = tensor
+    decoder, words = raw.get("cls.predictions.decoder.weight"), tensors.get("bert.embeddings.word_embeddings.weight")
+    if decoder is not None and words is not None and not torch.equal(decoder, words):
+        raise BertwrightError("the masked-LM decoder is not the word embedding, as it is in BERT", where=path)
     return tensors
 
 
@@ -224,7 +245,8 @@ def _gather(names: tuple[str, ...], tensors: dict[str, Tensor], shape: torch.Siz
         if tuple(tensors[name].shape) != expected:
             found = tuple(tensors[name].shape)
             raise BertwrightError(
-                f"tensor {name!r} has shape {found}, but config.json asks for {expected}", where=folder / "model.safetensors"
+                f"tensor {name!r} has shape {found}, but config.json asks for {expected}",
+                where=folder / "model.safetensors",
             )
     return torch.cat([tensors[name].float() for name in names])
 
@@ -241,22 +263,28 @@ def _heads_in(tensors: dict[str, Tensor]) -> set[str]:
     return {head for head in map(_head_of, tensors) if head is not None}
 
 
-def _make_head(name: str, config: BertConfig, tensors: dict[str, Tensor]) -> Head:
+def _make_head(name: str, config: BertConfig, tensors: dict[str, Tensor], where: Path) -> Head:
     if name == "mlm":
         return MaskedLMHead(config)
     if name == "nsp":
         return NextSentenceHead(config)
     if name == "classify":
-        return ClassificationHead(config, num_labels=tensors["classifier.bias"].shape[0])
-    raise BertwrightError(f"no head is known for the tensors {name}.*")
+        biases = tensors.get("classifier.bias")
+        return ClassificationHead(config, num_labels=1 if biases is None else biases.shape[0])
+    raise BertwrightError(f"no head is known for the tensors {name}.*", where=where)
 
 
 def _card(model: Bert, wordpiece: WordPiece | None) -> str:
     config = model.config
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    casing = "" if wordpiece is None else f"- vocabulary: {wordpiece.vocab_size:,} entries, {'un' if wordpiece.lowercase else ''}cased\n"
+    casing = (
+        ""
+        if wordpiece is None
+        else f"- vocabulary: {wordpiece.vocab_size:,} entries, {'un' if wordpiece.lowercase else ''}cased\n"
+    )
     return (
         "---\nlibrary_name: transformers\ntags: [bert, bertwright]\n---\n# BERT\n\n"
-        f"- {config.num_hidden_layers} layers, hidden size {config.hidden_size}, {config.num_attention_heads} attention heads, "
-        f"{parameters:,} parameters\n{casing}- heads: {', '.join(model.heads) or 'none'}\n\nMade with Bertwright.\n"
+        f"- {config.num_hidden_layers} layers, hidden size {config.hidden_size}, "
+        f"{config.num_attention_heads} attention heads, {parameters:,} parameters\n"
+        f"{casing}- heads: {', '.join(model.heads) or 'none'}\n\nMade with Bertwright.\n"
     )

@@ -1,11 +1,11 @@
 """The run folder: configuration, metrics, and checkpoints from which a run continues bit for bit.
 
-    run = RunFolder.create(Path("run"), {"train": {...}}, resume=False)
-    run.save(step, tensors, {"position": 12_800})
+with RunFolder.create(Path("run"), {"train": {...}}, resume=False) as run:
+    run.save(step, tensors, {"position": 12_800}, keep=2)
     state = run.load_newest()
 
-A checkpoint is a folder `checkpoints/step-00001000` holding `state.safetensors`, `state.json` and `manifest.json` with the
-sha256 of both. It is written beside its place, flushed to disk and renamed last, so one that can be seen is whole.
+A checkpoint is a folder `checkpoints/step-00001000` holding `state.safetensors`, `state.json` and `manifest.json` with
+the sha256 of both. It is written beside its place, flushed to disk and renamed last: one that can be seen is whole.
 """
 
 from __future__ import annotations
@@ -19,19 +19,30 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bertwright.config import read_json
 from bertwright.errors import BertwrightError
-from bertwright.files import explain_os_errors, new_folder, sha256_of
+from bertwright.files import explain_os_errors, new_folder, sha256_of, sweep
+from bertwright.training.board import TensorBoard
 
 log = logging.getLogger(__name__)
 
 MAY_CHANGE = frozenset(
-    {"log_every", "eval_every", "checkpoint_every", "keep_checkpoints", "tensorboard", "threads", "data", "train_file", "dev_file"}
+    {
+        "log_every",
+        "eval_every",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "tensorboard",
+        "threads",
+        "data",
+        "train_file",
+        "dev_file",
+    }
 )
 """Settings that a resumed run may change: they do not alter what is computed."""
 
@@ -49,50 +60,75 @@ class State:
 
 
 class RunFolder:
-    """A folder that one run writes at a time.
+    """A folder that one run writes at a time: open from `create` until the `with` block ends.
 
     Args:
         path: the folder.
-        lock: an open file that holds the lock until the process ends.
+        lock: an open file; whoever locks it may write.
+        board: where the rows of `metrics.jsonl` also go.
     """
 
-    def __init__(self, path: Path, lock: IO[str]) -> None:
+    def __init__(self, path: Path, lock: IO[str], board: TensorBoard | None = None) -> None:
         self.path = path
         self._lock = lock
+        self._board = board
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._board is not None:
+            self._board.close()
+        self._lock.close()
 
     @classmethod
-    def create(cls, path: Path, config: Mapping[str, Any], *, resume: bool) -> RunFolder:
+    def create(cls, path: Path, config: Mapping[str, Any], *, resume: bool, tensorboard: bool = False) -> RunFolder:
         """Lock a run folder and write its `config.json` and `versions.json`.
 
         Args:
             path: new or empty, unless resumed.
             config: everything the run is made from, as JSON values.
             resume: go on with a run that is there; a folder without one starts from the beginning.
+            tensorboard: also write TensorBoard event files, into `tensorboard`.
 
         Raises:
-            BertwrightError: another process writes there, a run is there and `resume` is not set, or it was made with
-                another configuration.
+            BertwrightError: another process writes there, a run is there and `resume` is not set, it was made with
+                another configuration, or TensorBoard is asked for and not installed.
         """
+        board = TensorBoard(path / "tensorboard") if tensorboard else None
         with explain_os_errors(path):
             path.mkdir(parents=True, exist_ok=True)
             lock = (path / "run.lock").open("w")
+        run = cls(path, lock, board)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            run._open(config, resume=resume)
+        except BaseException:
+            lock.close()
+            raise
+        return run
+
+    def _open(self, config: Mapping[str, Any], *, resume: bool) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise BertwrightError("another process is training here", where=path, fix="wait for it, or choose another --out") from None
-        saved = path / "config.json"
+            raise BertwrightError(
+                "another process is training here", where=self.path, fix="wait for it, or choose another --out"
+            ) from None
+        saved = self.path / "config.json"
         if saved.exists():
             if not resume:
                 raise BertwrightError(
-                    "a run is here already", where=path, fix="add --resume to go on with it, or choose another --out"
+                    "a run is here already",
+                    where=self.path,
+                    fix="add --resume to go on with it, or choose another --out",
                 )
             _require_same(read_json(saved), config, saved)
         elif resume:
-            log.info("%s holds no run yet: starting from the beginning", path)
-        run = cls(path, lock)
-        run.write_json("config.json", config)
-        run.write_json("versions.json", versions())
-        return run
+            log.info("%s holds no run yet: starting from the beginning", self.path)
+        for folder in (self.path, self.path / "checkpoints"):
+            sweep(folder)
+        self.write_json("config.json", config)
+        self.write_json("versions.json", versions())
 
     def write_json(self, name: str, values: Any) -> None:
         """Write a JSON file into the folder, in one piece."""
@@ -102,12 +138,16 @@ class RunFolder:
             temporary.replace(self.path / name)
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Append a row to `metrics.jsonl`."""
+        """Append a row to `metrics.jsonl`, and tell TensorBoard."""
         with explain_os_errors(self.path), (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+        if self._board is not None:
+            self._board.log(row)
 
     def forget_after(self, step: int) -> None:
         """Drop the rows of `metrics.jsonl` that a resumed run will write again."""
+        if self._board is not None:
+            self._board.forget_after(step)
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return
@@ -123,12 +163,15 @@ class RunFolder:
         Raises:
             DiskFullError: there was no room; earlier checkpoints are intact.
         """
-        with new_folder(self.path / "checkpoints" / f"step-{step:08d}") as folder:
+        folder_name = f"step-{step:08d}"
+        with new_folder(self.path / "checkpoints" / folder_name) as folder:
             save_file(dict(tensors), folder / "state.safetensors")
             (folder / "state.json").write_text(json.dumps({"step": step, **values}), encoding="utf-8")
             hashes = {name: sha256_of(folder / name) for name in ("state.safetensors", "state.json")}
             (folder / "manifest.json").write_text(json.dumps({"sha256": hashes}, indent=2), encoding="utf-8")
-        for old in self._checkpoints()[:-keep]:
+        # Later ones can only be those that were damaged when this run resumed: they take no whole one's place.
+        whole = [checkpoint for checkpoint in self._checkpoints() if checkpoint.name <= folder_name]
+        for old in whole[:-keep]:
             shutil.rmtree(old, ignore_errors=True)
 
     def load_newest(self) -> State | None:
@@ -168,7 +211,9 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
 
 
 def _require_same(saved: Mapping[str, Any], given: Mapping[str, Any], where: Path, prefix: str = "") -> None:

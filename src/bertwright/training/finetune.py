@@ -1,20 +1,23 @@
 """Fine-tuning: one task's examples in, a model folder that answers by itself out. Paper: 4 and A.3.
 
-    finetune(ClassifyTask(), FinetuneConfig(), train=Path("train.tsv"), dev=Path("dev.tsv"), init=Path("run/model"), out=Path("sst2"))
+files = {"train": Path("train.tsv"), "dev": Path("dev.tsv")}
+finetune(ClassifyTask(), FinetuneConfig(), **files, init=Path("run/model"), out=Path("sst2"))
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from bertwright.batch import Batch
-from bertwright.config import FinetuneConfig, read_json, to_dict
+from bertwright.config import BertConfig, FinetuneConfig, read_json, to_dict
 from bertwright.errors import BertwrightError
 from bertwright.evaluate import evaluate_examples
 from bertwright.files import sha256_of
@@ -91,7 +94,9 @@ class FeatureStream:
         return FeatureStep([self.task.collate(part) for part in micro_batches], position + len(chosen))
 
     def _draw_order(self, epoch: int) -> list[int]:
-        order: list[int] = np.random.Generator(np.random.Philox(key=[self.seed, epoch])).permutation(len(self.features)).tolist()
+        order: list[int] = (
+            np.random.Generator(np.random.Philox(key=[self.seed, epoch])).permutation(len(self.features)).tolist()
+        )
         return order
 
 
@@ -116,7 +121,8 @@ def finetune(
         dev: labelled examples to choose by.
         init: the model folder to start from.
         out: the run folder.
-        random_weights: take shape and vocabulary from `init`, but start from random weights: what pre-training is compared with.
+        random_weights: take shape and vocabulary from `init`, but start from random weights: what pre-training is
+            compared with.
         resume: go on with the run in `out`.
         on_event: told of every row of `metrics.jsonl` and every message.
 
@@ -126,12 +132,7 @@ def finetune(
     """
     device = machine.prepare(config.threads)
     model_config, wordpiece = read_config(init), WordPiece.load(init)
-    if config.max_length > model_config.max_position_embeddings:
-        raise BertwrightError(
-            f"max_length {config.max_length} is longer than the model takes ({model_config.max_position_embeddings})",
-            where=init,
-            fix=f"use --max-length {model_config.max_position_embeddings}",
-        )
+    _require_room(model_config, config, init)
     examples = task.read(train)
     task = task.learn(examples)
     dev_examples = task.read(dev)
@@ -142,45 +143,57 @@ def finetune(
     )
     objective = TaskObjective(task)
     heads = objective.heads(model_config)
-    model = Bert(model_config, heads, seed=config.seed) if random_weights else load_model(init, heads, config=model_config)
+    if random_weights:
+        model = Bert(model_config, heads, seed=config.seed)
+    else:
+        model = load_model(init, heads, config=model_config, seed=config.seed)
     model.compute_dtype = dtype
     model.to(device)
-    stream = FeatureStream(
+    stream = _stream(task, examples, wordpiece, config)
+    run_config = _run_config(task, config, train, dev, init) | {"random_weights": random_weights}
+    with RunFolder.create(out, run_config, resume=resume, tensorboard=config.tensorboard) as run:
+        run.write_json("data.json", {"train_examples": len(examples), "dev_examples": len(dev_examples)})
+        keeper = _BestKeeper(model, task, wordpiece, config.max_length, dev_examples, run)
+        epoch = stream.steps_per_epoch
+        config = dataclasses.replace(
+            config, eval_every=config.eval_every or epoch, checkpoint_every=config.checkpoint_every or epoch
+        )
+        steps = epoch * config.epochs
+        fit(model, objective, stream, config, steps=steps, run=run, evaluate=keeper.evaluate, on_event=on_event)
+    best = read_json(out / _BEST)
+    return FinetuneResult(out / "model", best["scores"], best["step"])
+
+
+def _stream(task: Task, examples: list[Example], wordpiece: WordPiece, config: FinetuneConfig) -> FeatureStream:
+    return FeatureStream(
         task.encode(examples, wordpiece, config.max_length),
         task,
         batch_size=config.batch_size,
         micro_batch_tokens=config.micro_batch_tokens,
         seed=config.seed,
     )
-    run_config = {
+
+
+def _require_room(model: BertConfig, config: FinetuneConfig, init: Path) -> None:
+    if config.max_length > model.max_position_embeddings:
+        raise BertwrightError(
+            f"max_length {config.max_length} is longer than the model takes ({model.max_position_embeddings})",
+            where=init,
+            fix=f"use --max-length {model.max_position_embeddings}",
+        )
+
+
+def _run_config(task: Task, config: FinetuneConfig, train: Path, dev: Path, init: Path) -> dict[str, Any]:
+    return {
         "kind": "finetune",
         "task": task_to_json(task),
         "train": to_dict(config),
         "init": str(init),
-        "random_weights": random_weights,
         "train_file": str(train),
         "train_sha256": sha256_of(train),
         "dev_file": str(dev),
         "dev_sha256": sha256_of(dev),
     }
-    run = RunFolder.create(out, run_config, resume=resume)
-    run.write_json("data.json", {"train_examples": len(examples), "dev_examples": len(dev_examples)})
-    keeper = _BestKeeper(model, task, wordpiece, config.max_length, dev_examples, run)
-    epoch = stream.steps_per_epoch
-    every = {name: getattr(config, name) or epoch for name in ("eval_every", "checkpoint_every")}
-    steps = epoch * config.epochs
-    fit(
-        model,
-        objective,
-        stream,
-        dataclasses.replace(config, **every),
-        steps=steps,
-        run=run,
-        evaluate=keeper.evaluate,
-        on_event=on_event,
-    )
-    best = read_json(out / _BEST)
-    return FinetuneResult(out / "model", best["scores"], best["step"])
 
 
 @dataclass
@@ -200,7 +213,8 @@ class _BestKeeper:
         best_file = self.run.path / _BEST
         best = read_json(best_file) if best_file.exists() else None
         key = self.task.best_by
-        if best is None or evaluation.scores[key] > best["scores"][key]:
+        usable = all(map(math.isfinite, evaluation.scores.values()))
+        if usable and (best is None or evaluation.scores[key] > best["scores"][key]):
             folder = self.run.path / "model"
             save_fine_tuned(self.model, folder, wordpiece=self.wordpiece, task=self.task, max_length=self.max_length)
             evaluation.save(self.run.path)

@@ -143,18 +143,14 @@ def fit(
 
     Raises:
         TrainingInterrupted: SIGINT or SIGTERM came; the run was saved.
-        BertwrightError: a loss or gradient is not finite; the step was not taken, earlier checkpoints are intact.
+        BertwrightError: a gradient or score is not finite; earlier checkpoints are intact.
     """
     optimizer = BertAdam(model, config)
     state = _restore(model, optimizer, run)
     step, position = state.step, state.values.get("position", 0)
     peak = machine.peak_flops(next(model.parameters()).device, model.compute_dtype)
     meter = _Meter(model.config, peak, state.values.get("sums"))
-
-    def emit(row: Event) -> None:
-        run.log(row)
-        on_event(row)
-
+    emit = _both(run.log, on_event)
     on_event({"kind": "start", "step": step, "steps": steps, "parameters": num_parameters(model), "peak_flops": peak})
     with _signals() as signals:
         while step < steps:
@@ -162,25 +158,31 @@ def fit(
             lr = learning_rate(config, step, steps)
             _accumulate_gradients(model, objective, data.micro_batches, config.seed, step, meter)
             norm = optimizer.gradient_norm()
-            if not math.isfinite(norm):
-                raise _not_finite(step, position, data.next_position, run)
+            _require_finite(norm, step, range(position, data.next_position), run)
             optimizer.step(step, lr, norm)
             optimizer.zero_grad()
             step, position = step + 1, data.next_position
-
             last = step == steps
             if last or step % config.log_every == 0:
                 emit({"kind": "train", "step": step, "lr": lr, "grad_norm": round(float(norm), 4)} | meter.row())
             if last or (config.eval_every and step % config.eval_every == 0):
                 with meter.paused():
-                    emit({"kind": "eval", "step": step} | evaluate(step))
+                    emit({"kind": "eval", "step": step} | _finite(evaluate(step), step, run))
             if last or signals or (config.checkpoint_every and step % config.checkpoint_every == 0):
+                tensors, values = _weights(model) | optimizer.state(), {"position": position, "sums": meter.sums}
                 with meter.paused():
-                    values = {"position": position, "sums": meter.sums}
-                    run.save(step, _weights(model) | optimizer.state(), values, keep=config.keep_checkpoints)
+                    run.save(step, tensors, values, keep=config.keep_checkpoints)
                 on_event({"kind": "saved", "step": step})
             if signals and not last:
                 raise TrainingInterrupted(step, signals[0], run)
+
+
+def _both(first: OnEvent, second: OnEvent) -> OnEvent:
+    def tell(row: Event) -> None:
+        first(row)
+        second(row)
+
+    return tell
 
 
 def num_parameters(model: Bert) -> int:
@@ -235,13 +237,25 @@ def _restore(model: Bert, optimizer: BertAdam, run: RunFolder) -> State:
     return state
 
 
-def _not_finite(step: int, position: int, next_position: int, run: RunFolder) -> BertwrightError:
-    return BertwrightError(
-        f"a gradient of step {step + 1:,} is not finite (examples {position:,} to {next_position - 1:,} of the stream): "
-        "the step was not taken and earlier checkpoints are intact",
-        where=run.path,
-        fix="lower --lr or raise --warmup-ratio in another --out; --precision fp32 if it was bf16",
-    )
+def _require_finite(norm: Tensor, step: int, examples: range, run: RunFolder) -> None:
+    if not math.isfinite(norm):
+        raise BertwrightError(
+            f"a gradient of step {step + 1:,} is not finite (examples {examples[0]:,} to {examples[-1]:,} of the "
+            "stream): the step was not taken and earlier checkpoints are intact",
+            where=run.path,
+            fix="lower --lr or raise --warmup-ratio in another --out; --precision fp32 if it was bf16",
+        )
+
+
+def _finite(scores: dict[str, float], step: int, run: RunFolder) -> dict[str, float]:
+    wrong = [name for name, value in scores.items() if not math.isfinite(value)]
+    if wrong:
+        raise BertwrightError(
+            f"{wrong[0]} of the evaluation at step {step:,} is not finite; earlier checkpoints are intact",
+            where=run.path,
+            fix="lower --lr in another --out",
+        )
+    return scores
 
 
 @contextlib.contextmanager
@@ -251,7 +265,7 @@ def _signals() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield received
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def note(number: int, _frame: object) -> None:
         received.append(number)

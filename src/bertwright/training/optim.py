@@ -1,7 +1,7 @@
 """The optimizer of the paper: Adam with decoupled weight decay, warm-up, linear decay and clipping. Paper: A.2.
 
-google-research/bert `optimization.py` has no bias correction, decays neither biases nor layer normalisation, and clips the
-global gradient norm; `TrainConfig` holds each as a dial.
+google-research/bert `optimization.py` has no bias correction, decays neither biases nor layer normalisation, and clips
+the global gradient norm; `TrainConfig` holds each as a dial.
 """
 
 from __future__ import annotations
@@ -19,7 +19,11 @@ _PAST_CORRECTION = 1e9
 
 
 def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
-    """Return the learning rate of a step (from 0): up linearly during warm-up, then down linearly to 0 at `steps`."""
+    """Return the learning rate of a step (from 0): up linearly during warm-up, then down linearly to 0 at `steps`.
+
+    Differs: google-research/bert `optimization.py` decays from the first step on, so its rate jumps down by the share
+    of the warm-up where that ends.
+    """
     warmup = round(config.warmup_ratio * steps)
     if step < warmup:
         return config.lr * step / warmup

@@ -1,7 +1,7 @@
 """Pre-training: shards in, a run folder with a model folder out. Paper: 3.1 and A.2.
 
-    recipe = get_recipe("mini")
-    pretrain(recipe.model, PretrainConfig(steps=20_000, lr=1e-3), data=Path("shards"), out=Path("run"))
+recipe = get_recipe("mini")
+pretrain(recipe.model, PretrainConfig(steps=20_000, lr=1e-3), data=Path("shards"), out=Path("run"))
 """
 
 from __future__ import annotations
@@ -59,13 +59,7 @@ def pretrain(
     if init is not None:
         model = read_config(init)
         shards.check_vocabulary(WordPiece.load(init))
-    model = dataclasses.replace(
-        model,
-        vocab_size=shards.wordpiece.vocab_size,
-        pad_token_id=shards.wordpiece.pad_id,
-        hidden_dropout_prob=config.dropout,
-        attention_probs_dropout_prob=config.dropout,
-    )
+    model = _fitted(model, config, shards.wordpiece)
     dtype = machine.compute_dtype(config.precision, device)
     config = dataclasses.replace(config, precision="fp32" if dtype.itemsize == 4 else "bf16")
     train = _loader(shards, "train", model, config)
@@ -74,19 +68,30 @@ def pretrain(
     bert = _fresh_or_loaded(model, config, objective, init)
     bert.compute_dtype = dtype
     bert.to(device)
-    run = RunFolder.create(out, _run_config(model, config, shards, init), resume=resume)
-    run.write_json("data.json", {key: value for key, value in dataclasses.asdict(shards.manifest).items() if key != "files"})
-    if held_out is None:
-        on_event({"kind": "message", "text": "the shards have no held-out split: nothing is evaluated"})
 
     def evaluate(_step: int) -> dict[str, float]:
         return {} if held_out is None else evaluate_means(bert, objective, held_out.eval_batches(config.eval_tokens))
 
-    fit(bert, objective, train, config, steps=config.steps, run=run, evaluate=evaluate, on_event=on_event)
-    folder = out / "model"
-    save_model(bert, folder, wordpiece=shards.wordpiece)
-    run.write_json("samples.json", _samples(bert.eval(), shards))
+    run_config, folder = _run_config(model, config, shards, init), out / "model"
+    with RunFolder.create(out, run_config, resume=resume, tensorboard=config.tensorboard) as run:
+        manifest = dataclasses.asdict(shards.manifest)
+        run.write_json("data.json", {key: value for key, value in manifest.items() if key != "files"})
+        if held_out is None:
+            on_event({"kind": "message", "text": "the shards have no held-out split: nothing is evaluated"})
+        fit(bert, objective, train, config, steps=config.steps, run=run, evaluate=evaluate, on_event=on_event)
+        save_model(bert, folder, wordpiece=shards.wordpiece)
+        run.write_json("samples.json", _samples(bert.eval(), shards))
     return folder
+
+
+def _fitted(model: BertConfig, config: PretrainConfig, wordpiece: WordPiece) -> BertConfig:
+    return dataclasses.replace(
+        model,
+        vocab_size=wordpiece.vocab_size,
+        pad_token_id=wordpiece.pad_id,
+        hidden_dropout_prob=config.dropout,
+        attention_probs_dropout_prob=config.dropout,
+    )
 
 
 def _loader(shards: ShardSet, split: str, model: BertConfig, config: PretrainConfig) -> PretrainLoader:
@@ -106,7 +111,7 @@ def _fresh_or_loaded(model: BertConfig, config: PretrainConfig, objective: Objec
     heads = objective.heads(model)
     if init is None:
         return Bert(model, heads, seed=config.seed)
-    return load_model(init, heads, config=model)
+    return load_model(init, heads, config=model, seed=config.seed)
 
 
 def _run_config(model: BertConfig, config: PretrainConfig, shards: ShardSet, init: Path | None) -> dict[str, Any]:
