@@ -192,7 +192,8 @@ def test_long_runs_are_averaged_and_not_a_number_is_left_out() -> None:
 
 
 def test_charts_take_their_colours_from_the_page() -> None:
-    svg = '<?xml version="1.0"?>\n<svg height="9pt" width="9pt" viewBox="0 0 9 9"><g id="figure_1"><path style="stroke: #a10001"/></g></svg>'
+    path = '<g id="figure_1"><path style="stroke: #a10001"/></g>'
+    svg = f'<?xml version="1.0"?>\n<svg height="9pt" width="9pt" viewBox="0 0 9 9">{path}</svg>'
     assert _follow_the_page(svg) == '<svg viewBox="0 0 9 9"><g><path style="stroke: var(--line)"/></g></svg>'
 
 
