@@ -1,1 +1,72 @@
-"""Bertwright: BERT end to end, from raw text to a served model."""
+"""Bertwright: BERT end to end, from raw text to a served model.
+
+A public name is imported when it is first used, so that `bertwright --help` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bertwright.batch import Batch, LossTerm
+    from bertwright.config import BertConfig, DataConfig, FinetuneConfig, PretrainConfig, VocabConfig
+    from bertwright.data.build import build_shards
+    from bertwright.errors import BertwrightError
+    from bertwright.evaluation import evaluate
+    from bertwright.model.bert import Bert
+    from bertwright.predict import Predictor
+    from bertwright.recipes import get_recipe
+    from bertwright.tasks import ClassifyTask
+    from bertwright.text.vocabulary import train_vocabulary
+    from bertwright.text.wordpiece import WordPiece
+    from bertwright.training.finetune import finetune
+    from bertwright.training.pretrain import pretrain
+
+_HOMES = {
+    "Batch": "batch",
+    "Bert": "model.bert",
+    "BertConfig": "config",
+    "BertwrightError": "errors",
+    "ClassifyTask": "tasks",
+    "DataConfig": "config",
+    "FinetuneConfig": "config",
+    "LossTerm": "batch",
+    "Predictor": "predict",
+    "PretrainConfig": "config",
+    "VocabConfig": "config",
+    "WordPiece": "text.wordpiece",
+    "build_shards": "data.build",
+    "evaluate": "evaluation",
+    "finetune": "training.finetune",
+    "get_recipe": "recipes",
+    "pretrain": "training.pretrain",
+    "train_vocabulary": "text.vocabulary",
+}
+
+__all__ = [
+    "Batch",
+    "Bert",
+    "BertConfig",
+    "BertwrightError",
+    "ClassifyTask",
+    "DataConfig",
+    "FinetuneConfig",
+    "LossTerm",
+    "Predictor",
+    "PretrainConfig",
+    "VocabConfig",
+    "WordPiece",
+    "build_shards",
+    "evaluate",
+    "finetune",
+    "get_recipe",
+    "pretrain",
+    "train_vocabulary",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'bertwright' has no attribute {name!r}")
+    return getattr(import_module(f"bertwright.{_HOMES[name]}"), name)

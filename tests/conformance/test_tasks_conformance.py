@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bertwright.config import BertConfig
-from bertwright.evaluate import evaluate_examples
+from bertwright.evaluation import evaluate_examples
 from bertwright.model.bert import Bert
 from bertwright.predict import Predictor
 from bertwright.tasks import (

@@ -21,7 +21,8 @@ def run_block(block: Block, folder: Path, locale: str) -> str:
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "LC_ALL": locale,
+        "LC_ALL": "",
+        "LC_MESSAGES": locale,
         "NO_COLOR": "1",
         "COLUMNS": "110",
         "PYTHONUTF8": "1",
@@ -36,8 +37,8 @@ def run_block(block: Block, folder: Path, locale: str) -> str:
         lines = (ran.stderr + ran.stdout).rstrip().splitlines()
         if len(lines) > MOST_LINES:
             lines = [*lines[:MOST_LINES], "…"]
-        shown += ["$ " + command.replace("\n", "\n> "), *(line.rstrip() for line in lines)]
-    has_output = any(not line.startswith(("$ ", "> ")) for line in block.text.splitlines())
+        shown += [line.rstrip() for line in ("$ " + command.replace("\n", "\n> ")).splitlines() + lines]
+    has_output = any(not line.startswith(("$", ">")) for line in block.text.splitlines())
     return "\n".join(shown) + "\n" if block.kind == "console" and has_output else block.text
 
 
@@ -57,5 +58,5 @@ def paste(page: Path, locale: str) -> None:
 if __name__ == "__main__":
     for page in [page for page in PAGES if not sys.argv[1:] or page.name in sys.argv[1:]]:
         print(page)
-        paste(page, "C.UTF-8")
+        paste(page, "C")
         paste(in_chinese(page), "zh_CN.UTF-8")

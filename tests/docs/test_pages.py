@@ -34,12 +34,12 @@ class Block(NamedTuple):
 
     @property
     def commands(self) -> list[str]:
-        """What stands after `$ `, each with the lines after `> ` that continue it."""
+        """What stands after `$ `, each with the lines after `>` that continue it."""
         found: list[str] = []
         for line in self.text.splitlines():
             if line.startswith("$ "):
                 found.append(line[2:])
-            elif line.startswith("> ") and found:
+            elif line.startswith(">") and found:
                 found[-1] += "\n" + line[2:]
         return found
 

@@ -72,7 +72,10 @@ def test_the_package_exports_what_it_says() -> None:
     }
     for name in package.__all__:
         value = getattr(package, name)
-        assert name.startswith("__") or value.__doc__, f"{name} has no docstring"
+        assert value.__name__ == name, "a module of that name would stand in its way"
+        assert value.__doc__, f"{name} has no docstring"
+    with pytest.raises(AttributeError, match="no attribute 'Brt'"):
+        _ = package.Brt
 
 
 def test_the_ground_floor_leaves_torch_alone() -> None:

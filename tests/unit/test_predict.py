@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bertwright.config import BertConfig
 from bertwright.errors import BertwrightError
-from bertwright.evaluate import evaluate, evaluate_examples
+from bertwright.evaluation import evaluate, evaluate_examples
 from bertwright.model.bert import Bert
 from bertwright.model.heads import ClassificationHead, MaskedLMHead, NextSentenceHead
 from bertwright.model.weights import save_model

@@ -276,7 +276,7 @@ def evaluate(model: Path, /, *, data: Path, out: Path | None = None, output: Out
         data: CSV, TSV or JSONL file with the columns the model was trained on.
         out: Folder for evaluation.json (scores, confusion matrix) and predictions.jsonl.
     """
-    from bertwright.evaluate import evaluate as run
+    from bertwright.evaluation import evaluate as run
 
     evaluation = run(model, data)
     if out is not None:

@@ -19,7 +19,7 @@ import numpy as np
 from bertwright.batch import Batch
 from bertwright.config import BertConfig, FinetuneConfig, read_json, to_dict
 from bertwright.errors import BertwrightError
-from bertwright.evaluate import evaluate_examples
+from bertwright.evaluation import evaluate_examples
 from bertwright.files import sha256_of
 from bertwright.model import machine
 from bertwright.model.bert import Bert
