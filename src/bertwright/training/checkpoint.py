@@ -19,7 +19,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -45,6 +45,10 @@ MAY_CHANGE = frozenset(
     }
 )
 """Settings that a resumed run may change: they do not alter what is computed."""
+
+
+_FILES = ("state.safetensors", "state.json")
+"""What a checkpoint's manifest vouches for."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class RunFolder:
         self._lock = lock
         self._board = board
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> RunFolder:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -151,10 +155,14 @@ class RunFolder:
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return
-        rows = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [row for row in rows if row.endswith("\n") and json.loads(row)["step"] <= step]
+        rows = path.read_bytes().splitlines(keepends=True)
+        steps = [_step_of(row) for row in rows]
+        if None in steps:
+            log.warning("%s: %d rows were cut off or garbled and are dropped", path, steps.count(None))
         temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(kept), encoding="utf-8")
+        temporary.write_bytes(
+            b"".join(row for row, at in zip(rows, steps, strict=True) if at is not None and at <= step)
+        )
         temporary.replace(path)
 
     def save(self, step: int, tensors: Mapping[str, Tensor], values: Mapping[str, Any], *, keep: int) -> None:
@@ -167,7 +175,7 @@ class RunFolder:
         with new_folder(self.path / "checkpoints" / folder_name) as folder:
             save_file(dict(tensors), folder / "state.safetensors")
             (folder / "state.json").write_text(json.dumps({"step": step, **values}), encoding="utf-8")
-            hashes = {name: sha256_of(folder / name) for name in ("state.safetensors", "state.json")}
+            hashes = {name: sha256_of(folder / name) for name in _FILES}
             (folder / "manifest.json").write_text(json.dumps({"sha256": hashes}, indent=2), encoding="utf-8")
         # Later ones can only be those that were damaged when this run resumed: they take no whole one's place.
         whole = [checkpoint for checkpoint in self._checkpoints() if checkpoint.name <= folder_name]
@@ -184,9 +192,11 @@ class RunFolder:
         for folder in reversed(checkpoints):
             damage = _damage(folder)
             if damage is None:
+                if folder != checkpoints[-1]:
+                    log.warning("going back to %s", folder)
                 values = read_json(folder / "state.json")
                 return State(values.pop("step"), load_file(folder / "state.safetensors"), values)
-            log.warning("%s is damaged (%s): trying the one before", folder, damage)
+            log.warning("%s is damaged (%s)", folder, damage)
         if checkpoints:
             raise BertwrightError("every checkpoint is damaged", where=self.path, fix="start again in another --out")
         return None
@@ -229,12 +239,24 @@ def _require_same(saved: Mapping[str, Any], given: Mapping[str, Any], where: Pat
             )
 
 
+def _step_of(row: bytes) -> int | None:
+    """Return the step of a line of `metrics.jsonl`; None if the line is not whole."""
+    try:
+        step = json.loads(row)["step"] if row.endswith(b"\n") else None
+    except (ValueError, TypeError, KeyError):
+        return None
+    return step if isinstance(step, int) else None
+
+
 def _damage(folder: Path) -> str | None:
     """Say what is wrong with a checkpoint, or None."""
     try:
-        for name, expected in read_json(folder / "manifest.json")["sha256"].items():
+        hashes = read_json(folder / "manifest.json").get("sha256")
+        if not isinstance(hashes, dict) or set(hashes) != set(_FILES):
+            return "manifest.json does not name its files"
+        for name, expected in hashes.items():
             if sha256_of(folder / name) != expected:
                 return f"{name} does not have the sha256 it was saved with"
-    except (BertwrightError, KeyError, OSError) as error:
+    except (BertwrightError, OSError) as error:
         return str(error)
     return None

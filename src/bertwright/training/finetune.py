@@ -154,14 +154,17 @@ def finetune(
     with RunFolder.create(out, run_config, resume=resume, tensorboard=config.tensorboard) as run:
         run.write_json("data.json", {"train_examples": len(examples), "dev_examples": len(dev_examples)})
         keeper = _BestKeeper(model, task, wordpiece, config.max_length, dev_examples, run)
-        epoch = stream.steps_per_epoch
-        config = dataclasses.replace(
-            config, eval_every=config.eval_every or epoch, checkpoint_every=config.checkpoint_every or epoch
-        )
-        steps = epoch * config.epochs
+        steps = stream.steps_per_epoch * config.epochs
+        config = _at_epoch_ends(config, stream.steps_per_epoch)
         fit(model, objective, stream, config, steps=steps, run=run, evaluate=keeper.evaluate, on_event=on_event)
     best = read_json(out / _BEST)
     return FinetuneResult(out / "model", best["scores"], best["step"])
+
+
+def _at_epoch_ends(config: FinetuneConfig, epoch: int) -> FinetuneConfig:
+    return dataclasses.replace(
+        config, eval_every=config.eval_every or epoch, checkpoint_every=config.checkpoint_every or epoch
+    )
 
 
 def _stream(task: Task, examples: list[Example], wordpiece: WordPiece, config: FinetuneConfig) -> FeatureStream:
