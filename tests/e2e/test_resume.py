@@ -1,0 +1,169 @@
+"""Stop the real command anywhere, type it again with `--resume`: the same bytes as if it had never stopped."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from bertwright.config import DataConfig
+from bertwright.data.build import build_shards
+from bertwright.text.wordpiece import SPECIAL_TOKENS, WordPiece
+
+pytestmark = pytest.mark.slow
+
+SUBJECTS, VERBS, PLACES = (
+    ["cat", "dog", "owl", "fox", "bird"],
+    ["sees", "likes", "hears", "fears", "seeks"],
+    ["here", "there", "now"],
+)
+WORDPIECE = WordPiece([*SPECIAL_TOKENS, "the", ".", *SUBJECTS, *VERBS, *PLACES], lowercase=True)
+SPEEDS = {"tokens_per_second", "mfu", "seconds"}
+PRETRAIN = (
+    "pretrain tiny --steps 40 --batch-tokens 300 --micro-batch-tokens 120 --lr 1e-3 --log-every 2 --eval-every 9"
+    " --eval-tokens 200 --checkpoint-every 5 --threads 1"
+)
+FINETUNE = (
+    "finetune classify --epochs 3 --batch-size 4 --max-length 24 --lr 1e-3 --log-every 1 --eval-every 7"
+    " --checkpoint-every 5 --threads 1"
+)
+MOST_SECONDS = 600
+
+
+def sentence(rng):
+    return f"the {rng.choice(SUBJECTS)} {rng.choice(VERBS)} the {rng.choice(SUBJECTS)} {rng.choice(PLACES)} ."
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    rng, folder = random.Random(0), tmp_path_factory.mktemp("data")
+    documents = ["\n".join(sentence(rng) for _ in range(rng.randint(2, 9))) for _ in range(60)]
+    (folder / "corpus.txt").write_text("\n\n".join(documents) + "\n")
+    build_shards([folder / "corpus.txt"], WORDPIECE, folder / "shards", DataConfig(max_length=32, held_out_prob=0.2))
+    return folder / "shards"
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    rng, folder = random.Random(1), tmp_path_factory.mktemp("labelled")
+    for name, count in (("train", 60), ("dev", 20)):
+        rows = [sentence(rng) for _ in range(count)]
+        lines = [f"{row}\t{'small' if row.split()[1] in ('cat', 'bird') else 'big'}" for row in rows]
+        (folder / f"{name}.tsv").write_text("text\tlabel\n" + "\n".join(lines) + "\n")
+    return ["--train", str(folder / "train.tsv"), "--dev", str(folder / "dev.tsv")]
+
+
+@contextmanager
+def command(arguments, out, *, resume):
+    """The command, running; it is gone when the block ends."""
+    words = [sys.executable, "-m", "bertwright", *arguments, "--out", str(out), *(["--resume"] if resume else [])]
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def finish(arguments, out, *, resume):
+    with command(arguments, out, resume=resume) as process:
+        text, _ = process.communicate(timeout=MOST_SECONDS)
+        assert process.returncode == 0, text
+
+
+def stop(arguments, out, number, *, resume, delay=0.0):
+    """Start the command, signal it once it has trained a few steps, and return its exit status and what it printed."""
+    before = last_step(out)
+    with command(arguments, out, resume=resume) as process:
+        deadline = time.monotonic() + MOST_SECONDS
+        while process.poll() is None and last_step(out) < before + 4:
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        time.sleep(delay)
+        process.send_signal(number)
+        text, _ = process.communicate(timeout=MOST_SECONDS)
+        return process.returncode, text
+
+
+def rows(out):
+    path = out / "metrics.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith(b"\n")]
+
+
+def last_step(out):
+    return max((row["step"] for row in rows(out)), default=0)
+
+
+def without_speeds(out):
+    return [{name: value for name, value in row.items() if name not in SPEEDS} for row in rows(out)]
+
+
+def content(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def assert_same_run(found, expected, *files):
+    assert content(found / "model") == content(expected / "model")
+    assert without_speeds(found) == without_speeds(expected)
+    for name in ("config.json", *files):
+        assert (found / name).read_bytes() == (expected / name).read_bytes(), name
+    assert not [path for path in found.rglob(".*") if path.name.endswith((".tmp", ".old"))], (
+        "nothing is left lying about"
+    )
+
+
+@pytest.fixture(scope="module", params=["fp32", "auto"])
+def whole(request, shards, tmp_path_factory):
+    """The run that nobody stopped."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    arguments = [*PRETRAIN.split(), "--precision", request.param, "--data", str(shards)]
+    finish(arguments, out, resume=False)
+    return arguments, out
+
+
+def test_pretraining_goes_on_bit_for_bit(whole, tmp_path):
+    """Ctrl-C, SIGTERM, and kill -9 at two moments that differ at every run of this test."""
+    arguments, expected = whole
+    out = tmp_path / "run"
+    for resume, number, status in ((False, signal.SIGINT, 130), (True, signal.SIGTERM, 143)):
+        found, text = stop(arguments, out, number, resume=resume)
+        assert found == status, text
+        [step] = re.findall(r"stopped at step (\d+) and saved", text)
+        assert (out / f"checkpoints/step-{int(step):08d}").is_dir()
+        assert "Traceback" not in text
+    for _ in range(2):
+        stop(arguments, out, signal.SIGKILL, resume=True, delay=random.uniform(0, 0.2))
+    finish(arguments, out, resume=True)
+    assert_same_run(out, expected, "samples.json")
+    newest = "checkpoints/step-00000040"
+    assert content(out / newest) == content(expected / newest)
+
+
+def test_a_run_is_not_begun_twice(whole):
+    arguments, out = whole
+    before = content(out)
+    with command(arguments, out, resume=False) as process:
+        text, _ = process.communicate(timeout=MOST_SECONDS)
+    assert process.returncode == 1
+    assert "a run is here already" in text
+    assert "--resume" in text
+    assert content(out / "model") == {
+        name.removeprefix("model/"): data for name, data in before.items() if name.startswith("model/")
+    }
+
+
+def test_fine_tuning_goes_on_bit_for_bit(whole, labelled, tmp_path):
+    _, pretrained = whole
+    arguments = [*FINETUNE.split(), *labelled, "--init", str(pretrained / "model")]
+    finish(arguments, tmp_path / "whole", resume=False)
+    stop(arguments, tmp_path / "parts", signal.SIGKILL, resume=False, delay=random.uniform(0, 0.2))
+    finish(arguments, tmp_path / "parts", resume=True)
+    assert_same_run(tmp_path / "parts", tmp_path / "whole", "best.json", "evaluation.json", "predictions.jsonl")

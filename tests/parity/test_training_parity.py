@@ -1,0 +1,204 @@
+"""Twenty steps of training, loss by loss, beside transformers' modules under torch's AdamW and their schedule."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from bertwright.batch import Batch
+from bertwright.config import BertConfig, PretrainConfig
+from bertwright.model import machine
+from bertwright.model.bert import Bert
+from bertwright.model.heads import ClassificationHead
+from bertwright.model.weights import save_model
+from bertwright.objectives import OBJECTIVES
+from bertwright.tasks import ClassifyTask, TaskObjective
+from bertwright.training.checkpoint import RunFolder
+from bertwright.training.loop import fit
+from bertwright.training.optim import learning_rate
+
+transformers = pytest.importorskip("transformers")
+transformers.logging.set_verbosity_error()
+
+STEPS = 20
+SHAPE = BertConfig(
+    vocab_size=100,
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    intermediate_size=64,
+    max_position_embeddings=32,
+    hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
+)
+CONFIG = PretrainConfig(
+    lr=5e-4, warmup_ratio=0.2, dropout=0.0, bias_correction=True, log_every=1, eval_every=0, checkpoint_every=0
+)
+CLASSES = ("a", "b", "c")
+
+
+@dataclass
+class Data:
+    micro_batches: list
+    next_position: int
+
+
+@dataclass
+class Sequences:
+    """Sixteen sequences a step, in `parts` micro-batches; a function of the position."""
+
+    parts: int = 1
+
+    def draw(self, position):
+        generator = torch.Generator().manual_seed(position)
+        return [
+            {
+                "ids": torch.randint(1, 100, (length,), generator=generator),
+                "types": (torch.arange(length) >= length // 2).long(),
+                "masked": (torch.rand(length, generator=generator) < 0.2).index_fill(0, torch.tensor([1]), True),
+                "labels": torch.randint(0, 100, (length,), generator=generator),
+                "next": int(torch.randint(0, 2, (), generator=generator)),
+                "class": int(torch.randint(0, 3, (), generator=generator)),
+            }
+            for length in torch.randint(3, 33, (16,), generator=generator).tolist()
+        ]
+
+    def batches_at(self, position):
+        sequences = self.draw(position)
+        size = len(sequences) // self.parts
+        parts = [sequences[start : start + size] for start in range(0, len(sequences), size)]
+        return Data([self.pack(part) for part in parts], position + len(sequences))
+
+    @staticmethod
+    def pack(sequences):
+        masked = torch.cat([each["masked"] for each in sequences])
+        targets = {
+            "masked_rows": masked.nonzero().squeeze(1),
+            "masked_labels": torch.cat([each["labels"] for each in sequences])[masked],
+            "next_sentence_label": torch.tensor([each["next"] for each in sequences]),
+            "labels": torch.tensor([each["class"] for each in sequences]),
+        }
+        return Batch.pack(
+            [each["ids"].tolist() for each in sequences], [each["types"].tolist() for each in sequences], targets
+        )
+
+    @staticmethod
+    def pad(sequences):
+        longest = max(len(each["ids"]) for each in sequences)
+        shape = len(sequences), longest
+        padded = {name: torch.zeros(shape, dtype=torch.long) for name in ("input_ids", "token_type_ids")}
+        padded["attention_mask"] = torch.zeros(shape, dtype=torch.long)
+        labels = torch.full(shape, -100)
+        for row, each in enumerate(sequences):
+            length = len(each["ids"])
+            padded["input_ids"][row, :length] = each["ids"]
+            padded["token_type_ids"][row, :length] = each["types"]
+            padded["attention_mask"][row, :length] = 1
+            labels[row, :length] = each["labels"].where(each["masked"], torch.tensor(-100))
+        return padded, labels
+
+
+@pytest.fixture(autouse=True)
+def _no_measuring(monkeypatch):
+    monkeypatch.setattr(machine, "peak_flops", lambda device, dtype: 1e12)
+
+
+def ours(model, objective, folder, parts=1):
+    """The sum of losses at every step."""
+    rows = []
+    with RunFolder.create(folder, {}, resume=False) as run:
+        fit(
+            model,
+            objective,
+            Sequences(parts),
+            CONFIG,
+            steps=STEPS,
+            run=run,
+            evaluate=lambda step: {},
+            on_event=lambda event: rows.append(event) if event["kind"] == "train" else None,
+        )
+    return [sum(value for name, value in row.items() if name.endswith("loss")) for row in rows]
+
+
+def theirs(folder, architecture, arguments):
+    model = getattr(transformers, architecture).from_pretrained(folder, attn_implementation="eager").train()
+    decayed, plain = [], []
+    for name, parameter in model.named_parameters():
+        (plain if name.endswith("bias") or "LayerNorm" in name else decayed).append(parameter)
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": CONFIG.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+        lr=CONFIG.lr,
+        betas=(CONFIG.beta1, CONFIG.beta2),
+        eps=CONFIG.eps,
+    )
+    schedule = transformers.get_linear_schedule_with_warmup(optimizer, round(CONFIG.warmup_ratio * STEPS), STEPS)
+    losses = []
+    for step in range(STEPS):
+        sequences = Sequences().draw(16 * step)
+        padded, labels = Sequences.pad(sequences)
+        loss = model(**padded, **arguments(sequences, labels)).loss
+        losses.append(float(loss.detach()))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), CONFIG.clip_norm)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+    return losses
+
+
+def pretraining(name):
+    objective = OBJECTIVES[name]()
+    return Bert(SHAPE, objective.heads(SHAPE)), objective
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture", "arguments"),
+    [
+        (
+            "mlm+nsp",
+            "BertForPreTraining",
+            lambda sequences, labels: {
+                "labels": labels,
+                "next_sentence_label": torch.tensor([each["next"] for each in sequences]),
+            },
+        ),
+        ("mlm", "BertForMaskedLM", lambda sequences, labels: {"labels": labels}),
+    ],
+)
+def test_pre_training(name, architecture, arguments, tmp_path):
+    model, objective = pretraining(name)
+    save_model(model, tmp_path / "model")
+    expected = theirs(tmp_path / "model", architecture, arguments)
+    found = ours(model, objective, tmp_path / "run")
+    assert found[0] == pytest.approx(expected[0], rel=1e-6)
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert found[-1] != pytest.approx(found[0], rel=1e-2), "something was learnt"
+
+
+def test_classification(tmp_path):
+    task = ClassifyTask(labels=CLASSES)
+    model = Bert(SHAPE, {"classify": ClassificationHead(SHAPE, len(CLASSES))})
+    save_model(model, tmp_path / "model", extra_config=task.config_keys())
+
+    def arguments(sequences, labels):
+        return {"labels": torch.tensor([each["class"] for each in sequences])}
+
+    expected = theirs(tmp_path / "model", "BertForSequenceClassification", arguments)
+    assert ours(model, TaskObjective(task), tmp_path / "run") == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_micro_batches_of_a_quarter_train_the_same(name, tmp_path):
+    whole, quarters = (ours(*pretraining(name), tmp_path / f"{parts}", parts=parts) for parts in (1, 4))
+    assert quarters == pytest.approx(whole, rel=1e-5)
+
+
+@pytest.mark.parametrize(("ratio", "steps"), [(0.0, 10), (0.1, 100), (0.01, 333), (0.5, 7)])
+def test_the_learning_rate_is_that_of_transformers(ratio, steps):
+    config = PretrainConfig(lr=3e-4, warmup_ratio=ratio)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=config.lr)
+    schedule = transformers.get_linear_schedule_with_warmup(optimizer, round(ratio * steps), steps)
+    for step in range(steps):
+        assert learning_rate(config, step, steps) == pytest.approx(schedule.get_last_lr()[0], rel=1e-12)
+        optimizer.step()
+        schedule.step()
