@@ -115,7 +115,7 @@ class Peer:
         padding: bool | str = False,
         sampling: str = "random",
     ) -> float:
-        from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
+        from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainingArguments
 
         clock = _clock()
         with tempfile.TemporaryDirectory() as folder:
@@ -135,14 +135,16 @@ class Peer:
                 report_to="none",
                 disable_tqdm=True,
             )
+            trainer = Trainer(
+                self.model,
+                arguments,
+                train_dataset=self.datasets[padding],
+                data_collator=DataCollatorWithPadding(self.tokenizer),
+                callbacks=[clock],
+            )
+            trainer.remove_callback(PrinterCallback)
             with common.fp32_products(library):
-                Trainer(
-                    self.model,
-                    arguments,
-                    train_dataset=self.datasets[padding],
-                    data_collator=DataCollatorWithPadding(self.tokenizer),
-                    callbacks=[clock],
-                ).train()
+                trainer.train()
         return clock.seconds
 
 
