@@ -219,6 +219,10 @@ class PretrainConfig(TrainConfig):
     """Of those, the share shown as [MASK]."""
     random_token_prob: float = 0.1
     """Of those, the share shown as a random token; the rest is shown unchanged."""
+    short_ratio: float = 0.0
+    """Share of the steps, at the start, on examples cropped to `short_length`: attention finds neighbours sooner."""
+    short_length: int = 32
+    """Longest of those cropped examples, tokens."""
     eval_tokens: int = 131_072
     """Held-out tokens in one evaluation."""
 
@@ -226,6 +230,8 @@ class PretrainConfig(TrainConfig):
         super().__post_init__()
         for name in ("steps", "batch_tokens", "eval_tokens"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)!r}")
+        _require(0.0 <= self.short_ratio <= 1.0, f"short_ratio must lie in [0, 1], not {self.short_ratio!r}")
+        _require(self.short_length >= 8, f"short_length must be at least 8 tokens, not {self.short_length}")
         self.masking  # noqa: B018  (its own checks apply)
 
     @property

@@ -6,7 +6,7 @@ import torch
 
 from bertwright.config import DataConfig, MaskingConfig
 from bertwright.data.build import build_shards
-from bertwright.data.loader import PretrainLoader
+from bertwright.data.loader import PretrainLoader, ShortFirst
 from bertwright.data.shards import ShardSet
 from bertwright.errors import BertwrightError
 from bertwright.text.wordpiece import WordPiece
@@ -224,3 +224,33 @@ def test_what_does_not_fit_is_refused(shards, segments, corpus, wordpiece, tmp_p
     build_shards([corpus], wordpiece, tmp_path / "s", DataConfig(held_out_prob=0.0))
     with pytest.raises(BertwrightError, match="no examples for 'held_out'"):
         loader(ShardSet.open(tmp_path / "s"), "held_out")
+
+
+def test_cropped_examples_keep_what_meets_at_the_junction(shards: ShardSet) -> None:
+    split = shards.split("train")
+    cropped = split.cropped(16)
+    budget = 16 - 3
+    for index in range(len(split)):
+        whole, short = split.example(index), cropped.example(index)
+        assert whole.b is not None
+        assert short.b is not None
+        assert len(short.a) + len(short.b) == min(budget, len(whole.a) + len(whole.b)) == cropped.lengths()[index] - 3
+        assert short.a.tolist() == whole.a[len(whole.a) - len(short.a) :].tolist()
+        assert short.b.tolist() == whole.b[: len(short.b)].tolist()
+        assert min(len(short.a), len(short.b)) >= min(budget // 2, len(whole.a), len(whole.b))
+        assert short.next_sentence_label == whole.next_sentence_label
+
+
+def test_short_examples_come_first_and_whole_ones_after(shards: ShardSet) -> None:
+    split, wordpiece = shards.split("train"), shards.wordpiece
+    short, whole = (
+        PretrainLoader(part, wordpiece=wordpiece, batch_tokens=64, seed=3) for part in (split.cropped(16), split)
+    )
+    stream = ShortFirst(short, whole, until=10)
+    lengths, position = {}, 0
+    while position < 30:
+        step = stream.batches_at(position)
+        lengths[position] = max(batch.max_length for batch in step.micro_batches)
+        position = step.next_position
+    assert all(length <= 16 for start, length in lengths.items() if start < 10)
+    assert any(length > 16 for start, length in lengths.items() if start >= 10)

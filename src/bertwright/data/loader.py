@@ -174,6 +174,20 @@ class PretrainLoader:
         )
 
 
+@dataclass(frozen=True)
+class ShortFirst:
+    """Cropped examples up to a position of the stream, whole ones from there on; the order of examples is the same."""
+
+    short: PretrainLoader
+    whole: PretrainLoader
+    until: int
+    """Examples consumed before the first whole one."""
+
+    def batches_at(self, position: int) -> StepBatch:
+        """Return the batch of the step that starts at a position."""
+        return (self.short if position < self.until else self.whole).batches_at(position)
+
+
 def _num_within(lengths: UInt[np.ndarray, "B"], max_tokens: int) -> int:
     """Return how many sequences from the front fit into a budget, at least one."""
     return max(1, int(np.searchsorted(np.cumsum(lengths, dtype=np.int64), max_tokens, side="right")))

@@ -149,6 +149,16 @@ class Split:
         self._shards = shards
         self._starts = np.cumsum([0, *(len(shard.examples) for shard in shards)])
         self._paired = config.objective == "mlm+nsp"
+        self._longest = config.max_length - num_specials(config)
+
+    def cropped(self, max_length: int) -> Split:
+        """Return the same examples cut to `max_length` tokens, specials included.
+
+        Of a pair, the end of A and the start of B stay, half of the tokens each where both are long enough.
+        """
+        crop = Split(self.name, self.config, self._shards)
+        crop._longest = max_length - num_specials(self.config)
+        return crop
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -160,8 +170,9 @@ class Split:
     @cached_property
     def _lengths(self) -> UInt[np.ndarray, "E"]:
         specials = np.uint16(num_specials(self.config))
-        parts = [shard.examples["a_length"] + shard.examples["b_length"] + specials for shard in self._shards]
-        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.uint16)
+        parts = [shard.examples["a_length"] + shard.examples["b_length"] for shard in self._shards]
+        lengths = np.concatenate(parts) if parts else np.zeros(0, dtype=np.uint16)
+        return np.minimum(lengths, np.uint16(self._longest)) + specials
 
     def example(self, index: int) -> RawExample:
         """Return one example.
@@ -180,6 +191,9 @@ class Split:
         for number, row in zip(numbers.tolist(), (indices - self._starts[numbers]).tolist(), strict=True):
             tokens, examples = self._shards[number]
             a_start, a_length, b_start, b_length, label = examples[row].item()
+            if a_length + b_length > self._longest:
+                a_kept = min(a_length, max(self._longest // 2, self._longest - b_length))
+                a_start, a_length, b_length = a_start + a_length - a_kept, a_kept, self._longest - a_kept
             a = tokens[a_start : a_start + a_length]
             if self._paired:
                 found.append(RawExample(a, tokens[b_start : b_start + b_length], label))

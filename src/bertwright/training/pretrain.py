@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from bertwright.config import BertConfig, PretrainConfig, to_dict
-from bertwright.data.loader import PretrainLoader
-from bertwright.data.shards import ShardSet
+from bertwright.data.loader import PretrainLoader, ShortFirst
+from bertwright.data.shards import ShardSet, Split
 from bertwright.model import machine
 from bertwright.model.bert import Bert
 from bertwright.model.weights import load_model, read_config, save_model
@@ -22,7 +22,7 @@ from bertwright.objectives import OBJECTIVES, Objective
 from bertwright.predict import Predictor
 from bertwright.text.wordpiece import WordPiece
 from bertwright.training.checkpoint import RunFolder
-from bertwright.training.loop import OnEvent, evaluate_means, fit
+from bertwright.training.loop import OnEvent, Stream, evaluate_means, fit
 
 _SAMPLE_LENGTH = 32
 """Tokens of a sample text in the report."""
@@ -62,8 +62,9 @@ def pretrain(
     model = _fitted(model, config, shards.wordpiece)
     dtype = machine.compute_dtype(config.precision, device)
     config = dataclasses.replace(config, precision="fp32" if dtype.itemsize == 4 else "bf16")
-    train = _loader(shards, "train", model, config)
-    held_out = _loader(shards, "held_out", model, config) if len(shards.split("held_out")) else None
+    train = _short_first(shards.split("train"), shards.wordpiece, model, config)
+    rest = shards.split("held_out")
+    held_out = _loader(rest, shards.wordpiece, model, config) if len(rest) else None
     objective = OBJECTIVES[config.objective]()
     bert = _fresh_or_loaded(model, config, objective, init)
     bert.compute_dtype = dtype
@@ -94,10 +95,19 @@ def _fitted(model: BertConfig, config: PretrainConfig, wordpiece: WordPiece) -> 
     )
 
 
-def _loader(shards: ShardSet, split: str, model: BertConfig, config: PretrainConfig) -> PretrainLoader:
+def _short_first(split: Split, wordpiece: WordPiece, model: BertConfig, config: PretrainConfig) -> Stream:
+    whole = _loader(split, wordpiece, model, config)
+    short_steps = round(config.short_ratio * config.steps)
+    if not short_steps or config.short_length >= split.config.max_length:
+        return whole
+    short = _loader(split.cropped(config.short_length), wordpiece, model, config)
+    return ShortFirst(short, whole, until=short_steps * (config.batch_tokens // config.short_length))
+
+
+def _loader(split: Split, wordpiece: WordPiece, model: BertConfig, config: PretrainConfig) -> PretrainLoader:
     return PretrainLoader(
-        shards.split(split),
-        wordpiece=shards.wordpiece,
+        split,
+        wordpiece=wordpiece,
         masking=config.masking,
         batch_tokens=config.batch_tokens,
         micro_batch_tokens=config.micro_batch_tokens,
