@@ -72,14 +72,13 @@ GAPS = (
 )
 
 VOCAB = VocabConfig(size=6_000)
-DATA = DataConfig(max_length=64, held_out_prob=0.03)
+DATA = DataConfig(max_length=32, next_sentence_rule="paper", held_out_prob=0.03)
 MODEL = BertConfig(
     num_hidden_layers=4, hidden_size=256, num_attention_heads=4, intermediate_size=1_024, max_position_embeddings=64
 )
 PRETRAIN = PretrainConfig(
-    steps=1_200, batch_tokens=4_096, lr=1.5e-3, warmup_ratio=0.1, weight_decay=0.05, dropout=0.05, bias_correction=True,
-    eval_every=200, eval_tokens=16_384, log_every=10,
-)  # fmt: skip
+    steps=1_500, batch_tokens=2_048, lr=1e-3, warmup_ratio=0.1, dropout=0, eval_every=250, eval_tokens=16_384
+)
 FINETUNE = FinetuneConfig(epochs=3, lr=3e-4, max_length=64)
 MINUTES = 4
 

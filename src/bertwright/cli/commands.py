@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from cyclopts import Parameter
+
 from bertwright.cli import view
 from bertwright.cli.flags import Flat, Output, Switch, Training
 from bertwright.cli.view import TrainingView, err, print_json
@@ -237,7 +239,7 @@ def predict(
     model: Path,
     /,
     *texts: str,
-    input: Path | None = None,
+    input: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
     text_column: str | None = None,
     output: Output = Output(),
 ) -> None:
