@@ -87,6 +87,7 @@ def test_it_sums_what_it_counts(objective, model, sequences):
         assert not term.total.requires_grad
 
 
+@torch.no_grad()
 def test_a_split_batch_adds_up_to_the_whole(objective, model, sequences):
     model.eval()
     whole = objective(model, make_batch(sequences))

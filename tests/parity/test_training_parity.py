@@ -32,7 +32,7 @@ SHAPE = BertConfig(
     attention_probs_dropout_prob=0.0,
 )
 CONFIG = PretrainConfig(
-    lr=5e-4, warmup_ratio=0.2, dropout=0.0, bias_correction=True, log_every=1, eval_every=0, checkpoint_every=0
+    lr=2e-3, warmup_ratio=0.2, dropout=0.0, bias_correction=True, log_every=1, eval_every=0, checkpoint_every=0
 )
 CLASSES = ("a", "b", "c")
 
@@ -53,10 +53,9 @@ class Sequences:
         generator = torch.Generator().manual_seed(position)
         return [
             {
-                "ids": torch.randint(1, 100, (length,), generator=generator),
+                "ids": torch.randint(1, 20, (length,), generator=generator),
                 "types": (torch.arange(length) >= length // 2).long(),
                 "masked": (torch.rand(length, generator=generator) < 0.2).index_fill(0, torch.tensor([1]), True),
-                "labels": torch.randint(0, 100, (length,), generator=generator),
                 "next": int(torch.randint(0, 2, (), generator=generator)),
                 "class": int(torch.randint(0, 3, (), generator=generator)),
             }
@@ -74,7 +73,7 @@ class Sequences:
         masked = torch.cat([each["masked"] for each in sequences])
         targets = {
             "masked_rows": masked.nonzero().squeeze(1),
-            "masked_labels": torch.cat([each["labels"] for each in sequences])[masked],
+            "masked_labels": torch.cat([each["ids"] for each in sequences])[masked],
             "next_sentence_label": torch.tensor([each["next"] for each in sequences]),
             "labels": torch.tensor([each["class"] for each in sequences]),
         }
@@ -94,7 +93,7 @@ class Sequences:
             padded["input_ids"][row, :length] = each["ids"]
             padded["token_type_ids"][row, :length] = each["types"]
             padded["attention_mask"][row, :length] = 1
-            labels[row, :length] = each["labels"].where(each["masked"], torch.tensor(-100))
+            labels[row, :length] = each["ids"].where(each["masked"], torch.tensor(-100))
         return padded, labels
 
 
@@ -172,7 +171,7 @@ def test_pre_training(name, architecture, arguments, tmp_path):
     found = ours(model, objective, tmp_path / "run")
     assert found[0] == pytest.approx(expected[0], rel=1e-6)
     assert found == pytest.approx(expected, rel=1e-5)
-    assert found[-1] != pytest.approx(found[0], rel=1e-2), "something was learnt"
+    assert found[-1] < 0.95 * found[0], "something was learnt"
 
 
 def test_classification(tmp_path):
