@@ -27,12 +27,10 @@ from torch import Tensor
 
 from bertwright.model.ops import dropout
 
+_ALIGNED = 32
+"""Keys are stacked to a multiple of this: CPU softmax takes up to six times as long on rows that fill no whole vectors."""
 _UNIFORM_RUN = 8
-"""Sequences of one length that get a bucket of their own: nothing to pad, nothing to mask."""
-_SHRINK = 0.75
-"""A bucket ends where its shortest sequence is below this share of the next."""
-_SHORT = 32
-"""Sequences this short share one bucket: their padding costs less than another pass."""
+"""This many sequences of one aligned length get a bucket of their own: nothing to pad, nothing to mask."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +41,14 @@ class Bucket:
     query_length: int
     """Queries of the sequence that has most."""
     key_length: int
-    """Keys of the longest sequence."""
+    """Keys of the longest sequence, rounded up to whole vectors."""
     num_queries: int
     """Rows of all its sequences."""
     num_keys: int
     pad_queries: tuple[Tensor, Tensor] | None
     """Rows to stack, and the way back; None where every sequence has `query_length` queries."""
     pad_keys: tuple[Tensor, Tensor] | None
+    """Likewise; None where every sequence has `key_length` keys."""
     key_bias: Tensor | None
     """0 on a sequence's own keys, -inf on padding; `[b, 1, 1, key_length]`."""
 
@@ -212,44 +211,44 @@ class _Unpad(torch.autograd.Function):
 
 
 def _cut_by_length(lengths: np.ndarray) -> list[int]:
-    """Cut sequences, shortest first, into buckets; return where each starts, and their number at the end."""
-    starts = np.flatnonzero(np.r_[True, np.diff(lengths) != 0]).tolist()
-    runs = list(pairwise([*starts, lengths.size]))
-    cuts, shortest = [0], int(lengths[0])
-    for previous, run in pairwise(runs):
-        length = int(lengths[run[0]])
-        stands_alone = any(end - start >= _UNIFORM_RUN for start, end in (previous, run))
-        too_long = length > _SHORT and shortest < _SHRINK * length
-        if stands_alone or too_long:
-            cuts.append(run[0])
-            shortest = length
-    return [*cuts, lengths.size]
+    """Cut sequences, shortest first, into buckets of one aligned length; return where each starts, and their number."""
+    aligned = _align(lengths)
+    cuts = {0, lengths.size, *(np.flatnonzero(np.diff(aligned)) + 1).tolist()}
+    for length in np.unique(aligned):
+        start, end = (int(np.searchsorted(lengths, length, side=side)) for side in ("left", "right"))
+        if end - start >= _UNIFORM_RUN:
+            cuts.add(start)
+    return sorted(cuts)
+
+
+def _align(lengths: np.ndarray) -> np.ndarray:
+    return -(-lengths // _ALIGNED) * _ALIGNED
 
 
 def _make_bucket(query_lengths: np.ndarray, key_lengths: np.ndarray, device: torch.device) -> Bucket:
-    key_bias = None
-    if (key_lengths != key_lengths[0]).any():
-        own = np.arange(key_lengths.max()) < key_lengths[:, None]
+    key_length, query_length = int(_align(key_lengths).max()), int(query_lengths.max())
+    pad_keys, key_bias = _padding(key_lengths, key_length, device), None
+    if pad_keys is not None:
+        own = np.arange(key_length) < key_lengths[:, None]
         key_bias = torch.from_numpy(np.where(own, 0.0, -np.inf).astype(np.float32))[:, None, None, :].to(device)
     return Bucket(
         num_sequences=key_lengths.size,
-        query_length=int(query_lengths.max()),
-        key_length=int(key_lengths.max()),
+        query_length=query_length,
+        key_length=key_length,
         num_queries=int(query_lengths.sum()),
         num_keys=int(key_lengths.sum()),
-        pad_queries=_padding(query_lengths, device),
-        pad_keys=_padding(key_lengths, device),
+        pad_queries=_padding(query_lengths, query_length, device),
+        pad_keys=pad_keys,
         key_bias=key_bias,
     )
 
 
-def _padding(lengths: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor] | None:
-    """Rows that stack ragged sequences to the longest one's length, and the rows of that stack that are no padding."""
-    longest = lengths.max()
-    if (lengths == longest).all():
+def _padding(lengths: np.ndarray, stacked: int, device: torch.device) -> tuple[Tensor, Tensor] | None:
+    """Rows that stack ragged sequences to one length, and the rows of that stack that are no padding."""
+    if (lengths == stacked).all():
         return None
     starts = np.cumsum(lengths) - lengths
-    column = np.arange(longest)
+    column = np.arange(stacked)
     own = column < lengths[:, None]
     there = np.where(own, starts[:, None] + column, 0)
     return torch.from_numpy(there.reshape(-1)).to(device), torch.from_numpy(np.flatnonzero(own)).to(device)
