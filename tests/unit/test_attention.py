@@ -136,12 +136,13 @@ def test_a_seed_decides_the_dropout(name):
 # Buckets
 
 
-def test_many_sequences_of_one_length_are_stacked_without_padding_or_mask():
-    _, _, buckets = AttentionLayout.of(cumulative([10] * 8 + [25, 30])).plan
-    assert [(bucket.num_sequences, bucket.key_length) for bucket in buckets] == [(8, 10), (2, 30)]
-    assert buckets[0].pad_keys is buckets[0].pad_queries is buckets[0].key_bias is None
-    assert buckets[1].pad_keys is not None
-    assert buckets[1].key_bias is not None
+def test_many_sequences_of_one_aligned_length_are_stacked_without_padding_or_mask():
+    _, _, buckets = AttentionLayout.of(cumulative([25, 30] + [32] * 8 + [60])).plan
+    assert [(bucket.num_sequences, bucket.key_length) for bucket in buckets] == [(2, 32), (8, 32), (1, 64)]
+    assert buckets[1].pad_keys is buckets[1].pad_queries is buckets[1].key_bias is None
+    for ragged in (buckets[0], buckets[2]):
+        assert ragged.pad_keys is not None
+        assert ragged.key_bias is not None
 
 
 def test_buckets_hold_every_row_and_little_padding():
