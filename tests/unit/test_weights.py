@@ -93,8 +93,9 @@ def test_what_is_saved_is_loaded(names, tmp_path, caplog):
 
 
 def test_saving_twice_writes_the_same_bytes(tmp_path):
+    model = make(["mlm", "nsp"])
     for name in ("a", "b"):
-        save_model(make(["mlm", "nsp"]), tmp_path / name, wordpiece=WORDPIECE)
+        save_model(model, tmp_path / name, wordpiece=WORDPIECE)
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [
         "README.md",
         "config.json",
