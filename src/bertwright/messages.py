@@ -64,6 +64,8 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "report_samples": ("Sample predictions", "预测示例"),
     "report_before": ("Before training", "训练前"),
     "report_after": ("After training", "训练后"),
+    "report_hidden": ("Hidden word", "被遮住的词"),
+    "report_guesses": ("Guesses", "模型的猜测"),
     "report_sentence": ("Sentence", "句子"),
     "report_scores": ("Dev scores after each epoch", "每轮结束时的开发集得分"),
     "report_confusion": ("Confusion matrix", "混淆矩阵"),
