@@ -15,9 +15,11 @@ fp32 has two peers: as it comes, and with products sent to oneDNN, a setting of 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -143,9 +145,20 @@ class Peer:
                 callbacks=[clock],
             )
             trainer.remove_callback(PrinterCallback)
-            with common.fp32_products(library):
+            with common.fp32_products(library), self._computing_in(dtype):
                 trainer.train()
         return clock.seconds
+
+    @contextlib.contextmanager
+    def _computing_in(self, dtype: torch.dtype) -> Iterator[None]:
+        """Make sure of the precision, and take off the autocast that `Trainer` leaves around the model."""
+        seen: set[torch.dtype] = set()
+        hook = self.model.classifier.register_forward_hook(lambda module, given, output: seen.add(output.dtype))
+        yield
+        hook.remove()
+        vars(self.model).pop("forward", None)
+        if seen != {dtype}:
+            raise SystemExit(f"the peer computed in {seen}, not in {dtype}: nothing can be compared")
 
 
 def _clock() -> Any:
