@@ -121,6 +121,15 @@ def test_what_computes_nothing_may_change(run, name):
         assert json.loads((run.path / "config.json").read_text()) == changed
 
 
+def test_a_configuration_is_the_same_after_its_way_through_json(tmp_path):
+    config = {"task": {"labels": ("a", "b"), "names": {1: "x"}}, "lr": 1e-4}
+    for _ in range(2):
+        with reopen(tmp_path / "run", config):
+            pass
+    with pytest.raises(BertwrightError, match=r"made with task\.labels = \['a', 'b'\], this command says \['a'\]"):
+        reopen(tmp_path / "run", config | {"task": {"labels": ("a",), "names": {1: "x"}}})
+
+
 def test_resuming_nothing_begins(tmp_path, caplog):
     caplog.set_level(logging.INFO, "bertwright")
     with reopen(tmp_path / "run") as run:

@@ -126,7 +126,8 @@ class RunFolder:
                     where=self.path,
                     fix="add --resume to go on with it, or choose another --out",
                 )
-            _require_same(read_json(saved), config, saved)
+            as_saved = json.loads(json.dumps(config))  # tuples become lists
+            _require_same(read_json(saved), as_saved, saved)
         elif resume:
             log.info("%s holds no run yet: starting from the beginning", self.path)
         for folder in (self.path, self.path / "checkpoints"):
