@@ -156,7 +156,8 @@ class Peer:
         hook = self.model.classifier.register_forward_hook(lambda module, given, output: seen.add(output.dtype))
         yield
         hook.remove()
-        vars(self.model).pop("forward", None)
+        for mark in ("forward", "_original_forward", "_is_accelerate_prepared"):
+            vars(self.model).pop(mark, None)
         if seen != {dtype}:
             raise SystemExit(f"the peer computed in {seen}, not in {dtype}: nothing can be compared")
 
