@@ -37,7 +37,7 @@ fix: $(VENV)/.dev ## Mend what ruff can mend
 	$(BIN)/ruff format
 
 bench: $(VENV)/.dev ## Measure speed on this machine; the figures land in benchmarks/results
-	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+	$(BIN)/python benchmarks/run_all.py
 
 docs: $(VENV)/.dev ## Run the documentation's commands and paste what they print
 	$(BIN)/python tests/docs/paste.py
