@@ -28,7 +28,7 @@ from torch import Tensor
 from bertwright.model.ops import dropout
 
 _ALIGNED = 32
-"""Keys are stacked to a multiple of this: CPU softmax takes up to six times as long on rows that fill no whole vectors."""
+"""Keys are stacked to a multiple of this: CPU softmax is up to six times slower on rows that fill no whole vectors."""
 _UNIFORM_RUN = 8
 """This many sequences of one aligned length get a bucket of their own: nothing to pad, nothing to mask."""
 
