@@ -244,7 +244,7 @@ def test_a_run_is_never_overwritten(here: Path, refused: Refused) -> None:
     assert "--resume" in refused("pretrain tiny --data shards --out run --steps 2 --batch-tokens 256", *TRAINING)
     message = refused("pretrain tiny --data shards --out run --steps 9 --batch-tokens 256 --lr 0.5 --resume", *TRAINING)
     assert "lr" in message or "steps" in message
-    assert {**fingerprint(here / "run"), "report.html": b""} == {**before, "report.html": b""}
+    assert fingerprint(here / "run") == before
 
 
 def test_a_run_in_use(here: Path, refused: Refused) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,7 +17,7 @@ from cyclopts import Parameter
 
 from bertwright.cli import view
 from bertwright.cli.flags import Flat, Output, Switch, Training
-from bertwright.cli.view import TrainingView, err, print_json
+from bertwright.cli.view import TrainingView, print_json
 from bertwright.config import (
     DataConfig,
     FinetuneConfig,
@@ -319,12 +319,16 @@ def training(out: Path, output: Output) -> Iterator[TrainingView]:
     """Show training live, and leave a report behind even where it was stopped."""
     from bertwright.report import write_report
 
+    shown = TrainingView(language(), quiet=output.quiet)
     try:
-        with TrainingView(language(), quiet=output.quiet) as shown:
+        with shown:
             yield shown
-    finally:
-        if (out / "metrics.jsonl").exists():
-            write_report(out, lang=language())
+    except BaseException:
+        with suppress(Exception):  # what stopped the run is what the user has to hear about
+            if shown.started:
+                write_report(out, lang=language())
+        raise
+    write_report(out, lang=language())
 
 
 def finish(out: Path, model: Path, scores: dict[str, float], output: Output) -> None:
@@ -334,8 +338,8 @@ def finish(out: Path, model: Path, scores: dict[str, float], output: Output) -> 
         print_json({"model": str(model), "report": str(page), **scores})
         return
     view.print_facts(scores)
-    err.print(say("saved", language(), path=model))
-    err.print(say("report", language(), path=page))
+    view.err.print(say("saved", language(), path=model))
+    view.err.print(say("report", language(), path=page))
 
 
 def show_facts(facts: dict[str, Any], output: Output) -> None:

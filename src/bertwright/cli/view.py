@@ -89,6 +89,7 @@ class TrainingView:
         self.lang = lang
         self.quiet = quiet
         self.line_seconds = line_seconds
+        self.started = False
         self.steps = 0
         self.train: Event = {}
         self.held_out: Event = {}
@@ -107,9 +108,10 @@ class TrainingView:
 
     def __call__(self, event: Event) -> None:
         """Take one event; see `training.loop` for their kinds."""
+        kind = event["kind"]
+        self.started |= kind == "start"
         if self.quiet:
             return
-        kind = event["kind"]
         if kind == "start":
             self.steps = event["steps"]
         elif kind == "train":
