@@ -15,6 +15,7 @@ import numpy as np
 from bertwright.config import BertConfig, PretrainConfig, to_dict
 from bertwright.data.loader import PretrainLoader, ShortFirst
 from bertwright.data.shards import ShardSet, Split
+from bertwright.files import sha256_of
 from bertwright.model import machine
 from bertwright.model.bert import Bert
 from bertwright.model.weights import load_model, read_config, save_model
@@ -130,7 +131,7 @@ def _run_config(model: BertConfig, config: PretrainConfig, shards: ShardSet, ini
         "model": to_dict(model),
         "train": to_dict(config),
         "data": str(shards.folder),
-        "vocabulary_sha256": shards.wordpiece.sha256,
+        "shards_sha256": sha256_of(shards.folder / "manifest.json"),
         "examples": len(shards.split("train")),
         "init": None if init is None else str(init),
     }
