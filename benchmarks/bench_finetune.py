@@ -9,7 +9,7 @@ length put together, and padded to 128 as tutorials do. Time runs from the first
 on both sides.
 
 fp32 has two peers: as it comes, and with products sent to oneDNN, a setting of torch that its users may know.
-`machine.prepare` tunes the C library's allocator for the whole process, which quickens the peer as well.
+The peer lives in a process of its own, as its users run it: what `machine.prepare` sets for a process is part of ours.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import torch
 
 import common
 from bertwright.config import FinetuneConfig
+from bertwright.model import machine
 from bertwright.model.bert import Bert
 from bertwright.model.weights import load_model, read_config
 from bertwright.tasks import ClassifyTask, TaskObjective, save_fine_tuned
@@ -86,17 +87,20 @@ class Ours:
 class Peer:
     """Hugging Face's model, tokenizer and `Trainer`."""
 
-    def __init__(self, folder: Path, ours: Ours) -> None:
+    def __init__(self, folder: Path, texts: list[str], labels: list[int], batch_size: int) -> None:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         self.model = AutoModelForSequenceClassification.from_pretrained(folder)
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.batch_size = ours.config.batch_size
-        self.labels = [feature.target for feature in ours.features]
-        self.texts = [example.text for example in ours.examples]
+        self.texts, self.labels, self.batch_size = texts, labels, batch_size
         self.datasets = {padding: self._encode(padding) for padding in (False, "max_length")}
-        if [row["input_ids"] for row in self.datasets[False]] != [feature.input_ids for feature in ours.features]:
-            raise SystemExit("the tokenizers disagree: nothing was timed")
+
+    def input_ids(self) -> list[list[int]]:
+        return [row["input_ids"] for row in self.datasets[False]]
+
+    def attention(self) -> str:
+        name: str = self.model.config._attn_implementation
+        return name
 
     def _encode(self, padding: bool | str) -> list[dict[str, Any]]:
         encoded = self.tokenizer(self.texts, truncation=True, max_length=MAX_LENGTH, padding=padding)
@@ -112,7 +116,7 @@ class Peer:
     def train(
         self,
         dtype: torch.dtype,
-        library: common.Library = "onednn",
+        library: common.Library = "default",
         *,
         padding: bool | str = False,
         sampling: str = "random",
@@ -177,35 +181,41 @@ def _clock() -> Any:
     return Clock()
 
 
-def check(ours: Ours, peer: Peer, dtype: torch.dtype, tolerance: float) -> common.Results:
+def check(ours: Ours, peer: common.InOwnProcess, dtype: torch.dtype, tolerance: float) -> common.Results:
     """Make sure that both models say the same of the first sentences."""
     ours.model.compute_dtype = dtype
-    batch = ours.task.collate(ours.features[: peer.batch_size])
-    loss = evaluate_means(ours.model, ours.objective, [batch])["loss"]
-    return common.require_close("loss", [loss], [peer.loss(peer.batch_size, dtype)], tolerance)
+    count = ours.config.batch_size
+    loss = evaluate_means(ours.model, ours.objective, [ours.task.collate(ours.features[:count])])["loss"]
+    return common.require_close("loss", [loss], [peer.call("loss", count, dtype)], tolerance)
 
 
 def measure(options: argparse.Namespace) -> common.Results:
     """Compare one epoch over some sentences."""
+    machine.prepare(options.threads)
     description = common.describe_machine("transformers", "accelerate")
     config = FinetuneConfig(epochs=1, log_every=10**9, eval_every=0, checkpoint_every=0)
     ours = Ours(options.init or minilm(), options.data, options.examples, config)
     with tempfile.TemporaryDirectory() as folder:
         ours.save(Path(folder))
-        peer = Peer(Path(folder), ours)
+        texts, labels = [example.text for example in ours.examples], [feature.target for feature in ours.features]
+        peer = common.InOwnProcess(options.threads, Peer, Path(folder), texts, labels, config.batch_size)
+    if peer.call("input_ids") != [feature.input_ids for feature in ours.features]:
+        raise SystemExit("the tokenizers disagree: nothing was timed")
     fp32, bf16 = torch.float32, torch.bfloat16
     checks = {"fp32": check(ours, peer, fp32, 1e-4), "bf16": check(ours, peer, bf16, 2e-2)}
     peaks = common.product_peaks()
     result = common.compare(
         {
             "bertwright bf16": lambda: ours.train(bf16),
-            "transformers bf16, dynamic padding": lambda: peer.train(bf16),
-            "transformers bf16, dynamic padding, by length": lambda: peer.train(bf16, sampling="group_by_length"),
-            "transformers bf16, max_length": lambda: peer.train(bf16, padding="max_length"),
+            "transformers bf16, dynamic padding": lambda: peer.call("train", bf16),
+            "transformers bf16, dynamic padding, by length": lambda: peer.call(
+                "train", bf16, sampling="group_by_length"
+            ),
+            "transformers bf16, max_length": lambda: peer.call("train", bf16, padding="max_length"),
             "bertwright fp32": lambda: ours.train(fp32),
-            "transformers fp32, dynamic padding": lambda: peer.train(fp32, "default"),
-            "transformers fp32 oneDNN, dynamic padding": lambda: peer.train(fp32),
-            "transformers fp32, max_length": lambda: peer.train(fp32, "default", padding="max_length"),
+            "transformers fp32, dynamic padding": lambda: peer.call("train", fp32),
+            "transformers fp32 oneDNN, dynamic padding": lambda: peer.call("train", fp32, "onednn"),
+            "transformers fp32, max_length": lambda: peer.call("train", fp32, padding="max_length"),
         },
         PAIRS,
         options.repeats,
@@ -219,7 +229,7 @@ def measure(options: argparse.Namespace) -> common.Results:
         "real_tokens": sum(batch.num_tokens for batch in batches),
         "tokens_with_dynamic_padding": sum(batch.num_sequences * batch.max_length for batch in batches),
         "tokens_with_max_length_padding": MAX_LENGTH * len(ours.features),
-        "peer_attention": peer.model.config._attn_implementation,
+        "peer_attention": peer.call("attention"),
     }
     return {"what": "fine-tuning", **description, "workload": workload, "checks": checks, "peaks": peaks} | result
 
@@ -236,7 +246,6 @@ def main() -> None:
     options = parser.parse_args()
     if not options.data.exists():
         raise SystemExit(f"no sentences at {options.data}: name SST-2's train.tsv with --data")
-    common.prepare(options.threads)
     result = measure(options)
     common.print_ratios(result)
     common.save(options.out, result)

@@ -9,7 +9,7 @@ in bf16), bf16 by autocast, fused AdamW, clipping. Ours is the training loop its
 Speed counts real tokens, never padding.
 
 fp32 has two peers: as it comes, and with products sent to oneDNN, a setting of torch that its users may know.
-`machine.prepare` tunes the C library's allocator for the whole process, which quickens the peer as well.
+The peer lives in a process of its own, as its users run it: what `machine.prepare` sets for a process is part of ours.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from bertwright.config import DataConfig, PretrainConfig
 from bertwright.data.build import build_shards
 from bertwright.data.loader import PretrainLoader, StepBatch
 from bertwright.data.shards import ShardSet
+from bertwright.model import machine
 from bertwright.model.bert import Bert
 from bertwright.objectives import MaskedLMAndNextSentence
 from bertwright.recipes import get_recipe
@@ -97,6 +98,7 @@ class Peer:
     def __init__(self, folder: Path, config: PretrainConfig) -> None:
         from transformers import BertForPreTraining
 
+        self.batches = torch.load(folder / "batches.pt")
         self.model = BertForPreTraining.from_pretrained(folder)
         decayed = [parameter for parameter in self.model.parameters() if parameter.ndim >= 2]
         plain = [parameter for parameter in self.model.parameters() if parameter.ndim < 2]
@@ -104,44 +106,50 @@ class Peer:
         self.optimizer = torch.optim.AdamW(groups, lr=config.lr, eps=config.eps, fused=True)
         self.clip_norm = config.clip_norm
 
-    def loss(self, batch: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
-            return self.model(**batch).loss
+    @torch.inference_mode()
+    def first_loss(self, dtype: torch.dtype) -> float:
+        self.model.eval()
+        return float(self._loss(self.batches[0], dtype))
 
-    def train(self, batches: list[dict[str, Tensor]], dtype: torch.dtype, library: common.Library = "onednn") -> float:
+    def _loss(self, batch: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+            loss: Tensor = self.model(**batch).loss
+        return loss
+
+    def train(self, dtype: torch.dtype, library: common.Library = "default", steps: int | None = None) -> float:
         self.model.train()
         start = time.perf_counter()
         with common.fp32_products(library):
-            for batch in batches:
-                self.loss(batch, dtype).backward()
+            for batch in self.batches[:steps]:
+                self._loss(batch, dtype).backward()
                 torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
                 self.optimizer.step()
                 self.optimizer.zero_grad()
         return time.perf_counter() - start
 
-    def choose_attention(self, batch: dict[str, Tensor]) -> str:
+    def choose_attention(self) -> str:
         """Take the quicker of the peer's two attentions."""
         seconds = {}
         for name in ("eager", "sdpa"):
             self.model.set_attn_implementation(name)
-            self.train([batch], torch.bfloat16)
-            seconds[name] = self.train([batch], torch.bfloat16)
+            self.train(torch.bfloat16, steps=1)
+            seconds[name] = self.train(torch.bfloat16, steps=1)
         best = min(seconds, key=seconds.__getitem__)
         self.model.set_attn_implementation(best)
         return best
 
 
-def check(model: Bert, peer: Peer, batch: Batch, dtype: torch.dtype, tolerance: float) -> dict[str, Any]:
-    """Make sure that both models say the same of a batch."""
+def check(model: Bert, peer: common.InOwnProcess, first: Batch, dtype: torch.dtype, tolerance: float) -> dict[str, Any]:
+    """Make sure that both models say the same of the first batch."""
     model.compute_dtype = dtype
-    means = evaluate_means(model, MaskedLMAndNextSentence(), [batch])
-    with torch.inference_mode():
-        theirs = float(peer.model.eval() and peer.loss(padded(batch), dtype))
-    return common.require_close("loss", [means["mlm_loss"] + means["nsp_loss"]], [theirs], tolerance)
+    means = evaluate_means(model, MaskedLMAndNextSentence(), [first])
+    ours, theirs = means["mlm_loss"] + means["nsp_loss"], peer.call("first_loss", dtype)
+    return common.require_close("loss", [ours], [theirs], tolerance)
 
 
 def measure(shards: ShardSet, options: argparse.Namespace) -> dict[str, Any]:
     """Compare one shape of model on the first examples of shards."""
+    machine.prepare(options.threads)
     description = common.describe_machine("transformers")
     tokens = options.batch_tokens or BATCH_TOKENS.get(options.model, 2_048)
     config = PretrainConfig(
@@ -156,12 +164,13 @@ def measure(shards: ShardSet, options: argparse.Namespace) -> dict[str, Any]:
     model = Bert(shape, objective.heads(shape))
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
-        peer = Peer(Path(folder), config)
+        torch.save(inputs, Path(folder) / "batches.pt")
+        peer = common.InOwnProcess(options.threads, Peer, Path(folder), config)
     checks = {
         "fp32": check(model, peer, stream.batches[0], torch.float32, 1e-5),
         "bf16": check(model, peer, stream.batches[0], torch.bfloat16, 1e-2),
     }
-    attention = peer.choose_attention(inputs[0])
+    attention = peer.call("choose_attention")
 
     def ours(dtype: torch.dtype) -> float:
         model.compute_dtype = dtype
@@ -171,10 +180,10 @@ def measure(shards: ShardSet, options: argparse.Namespace) -> dict[str, Any]:
     result = common.compare(
         {
             "bertwright bf16": lambda: ours(torch.bfloat16),
-            "transformers bf16": lambda: peer.train(inputs, torch.bfloat16),
+            "transformers bf16": lambda: peer.call("train", torch.bfloat16),
             "bertwright fp32": lambda: ours(torch.float32),
-            "transformers fp32": lambda: peer.train(inputs, torch.float32, "default"),
-            "transformers fp32 oneDNN": lambda: peer.train(inputs, torch.float32),
+            "transformers fp32": lambda: peer.call("train", torch.float32),
+            "transformers fp32 oneDNN": lambda: peer.call("train", torch.float32, "onednn"),
         },
         PAIRS,
         options.repeats,
@@ -207,7 +216,6 @@ def main() -> None:
     options = parser.parse_args()
     if options.data is None and not CORPUS.exists():
         raise SystemExit(f"no corpus at {CORPUS}: name shards with --data")
-    common.prepare(options.threads)
     with tempfile.TemporaryDirectory() as folder:
         shards = ShardSet.open(options.data or few_shards(Path(folder)))
         result = measure(shards, options)

@@ -4,20 +4,24 @@
     result = compare(cases, pairs=[("bertwright bf16", "transformers bf16")], repeats=5)
     save(Path("benchmarks/results/x.json"), result)
 
-Cases take turns in one process, so what else the machine does meets all of them; a ratio is the median over the turns.
+Cases take turns, so what else the machine does meets all of them; a ratio is the median over the turns. A peer lives in
+a process of its own, as its users run it: what `machine.prepare` sets for a process is part of ours.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import json
+import multiprocessing
 import os
 import shlex
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,20 +47,65 @@ Library = Literal["default", "onednn"]
 _DEFAULT = torch.backends.mkldnn.matmul.fp32_precision
 
 
-def prepare(threads: int) -> None:
-    """Set the process up as training does: the allocator's settings serve every case, ours and the peer's."""
-    machine.prepare(threads)
+class InOwnProcess:
+    """An object that lives in a process of its own and sleeps between calls.
+
+    Args:
+        threads: of the process; 0 leaves torch's choice.
+        kind: its class, at the top of a module.
+        arguments: of the class.
+    """
+
+    def __init__(self, threads: int, kind: Callable[..., Any], *arguments: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        context.Process(target=_serve, args=(theirs, threads, kind, arguments), daemon=True).start()
+        theirs.close()
+        self._receive()
+
+    def call(self, method: str, *arguments: Any, **options: Any) -> Any:
+        """Call a method and return what it returns."""
+        self._pipe.send((method, arguments, options))
+        return self._receive()
+
+    def _receive(self) -> Any:
+        try:
+            return self._pipe.recv()
+        except EOFError:
+            raise SystemExit("the peer's process ended; its message stands above") from None
+
+
+def _serve(pipe: Connection, threads: int, kind: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    if threads:
+        torch.set_num_threads(threads)
+    served = kind(*arguments)
+    pipe.send(None)
+    with contextlib.suppress(EOFError, KeyboardInterrupt):
+        while True:
+            method, arguments, options = pipe.recv()
+            pipe.send(getattr(served, method)(*arguments, **options))
 
 
 @contextlib.contextmanager
 def fp32_products(library: Library) -> Iterator[None]:
-    """Send fp32 products to torch's default library (MKL on most machines), or where `machine.prepare` sends them."""
-    before = torch.backends.mkldnn.matmul.fp32_precision
-    torch.backends.mkldnn.matmul.fp32_precision = _DEFAULT if library == "default" else before
+    """Send fp32 products to torch's default library (MKL on most machines) or to oneDNN."""
+    backend = torch.backends.mkldnn.matmul
+    before = backend.fp32_precision
+    backend.fp32_precision = _onednn() if library == "onednn" else _DEFAULT
     try:
         yield
     finally:
-        torch.backends.mkldnn.matmul.fp32_precision = before
+        backend.fp32_precision = before
+
+
+@functools.cache
+def _onednn() -> str:
+    """Return the setting that sends fp32 products to oneDNN, or the default where that would cost precision."""
+    backend = torch.backends.mkldnn.matmul
+    before = backend.fp32_precision
+    machine.use_onednn_for_fp32()
+    proven, backend.fp32_precision = backend.fp32_precision, before
+    return proven
 
 
 class Unsaved(RunFolder):

@@ -140,8 +140,9 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "demo_stage_finetune": ("Fine-tuning", "微调"),
     "demo_finetune": (
         "One added layer turns the encoder into a classifier: which family of modules does a sentence of documentation "
-        "belong to? {train:,} labelled sentences to learn from, {dev:,} from modules it has never seen to be tested on.",
-        "加上一层就成了分类器：一句文档属于哪一类模块？用 {train:,} 个带标签的句子学习，"
+        "belong to? {train:,} labelled sentences to learn from, since labels are dear, and {dev:,} from modules it has "
+        "never seen to be tested on.",
+        "加上一层就成了分类器：一句文档属于哪一类模块？标注昂贵，所以只用 {train:,} 个带标签的句子学习，"
         "再用 {dev:,} 个来自从未见过的模块的句子测试。",
     ),
     "demo_from_pretrained": ("From the pre-trained encoder", "从预训练编码器开始"),

@@ -10,7 +10,7 @@ import pytest
 
 from bertwright import demo
 from bertwright.cli import run
-from bertwright.demo import FAMILIES, Docstring, prose, standard_library, write_corpus, write_labelled
+from bertwright.demo import FAMILIES, LABELLED, Docstring, prose, standard_library, write_corpus, write_labelled
 from bertwright.text.corpus import documents
 
 
@@ -38,7 +38,7 @@ def test_dev_has_other_modules_and_other_text_than_training(docstrings: list[Doc
             rows[name] = list(csv.DictReader(file))
         assert len(rows[name]) == size
         assert set(Counter(row["label"] for row in rows[name])) == set(FAMILIES)
-    assert sizes[0] > 3_000
+    assert sizes[0] == LABELLED * len(FAMILIES)
     assert sizes[1] > 400
     assert not {row["text"] for row in rows["train"]} & {row["text"] for row in rows["dev"]}
 

@@ -26,14 +26,14 @@ def product_error():
 def test_preparing_leaves_fp32_exact_and_sets_the_threads(fp32_switch):
     assert machine.prepare(threads=1) == CPU
     assert torch.get_num_threads() == 1
-    machine._use_onednn_for_fp32.__wrapped__()
+    machine.use_onednn_for_fp32.__wrapped__()
     assert product_error() < 1e-6
 
 
 def test_the_switch_is_undone_where_it_would_round(fp32_switch, monkeypatch):
     before = fp32_switch.fp32_precision
     monkeypatch.setattr(machine, "_FP32_TOLERANCE", 0.0)  # as if this processor multiplied in bf16
-    machine._use_onednn_for_fp32.__wrapped__()
+    machine.use_onednn_for_fp32.__wrapped__()
     assert fp32_switch.fp32_precision == before
 
 

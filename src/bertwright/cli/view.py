@@ -46,8 +46,15 @@ STATE_STYLES = {
 
 
 def log_to_console(*, quiet: bool) -> None:
-    """Show the library's log on standard error: everything from INFO on, or warnings alone."""
+    """Show the library's log on standard error, each message once: everything from INFO on, or warnings alone."""
     handler = RichHandler(console=err, show_time=False, show_path=False, show_level=False, markup=False)
+    seen: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        return message not in seen and not seen.add(message)  # type: ignore[func-returns-value]
+
+    handler.addFilter(is_new)
     logger = logging.getLogger("bertwright")
     logger.handlers[:] = [handler]
     logger.setLevel(logging.WARNING if quiet else logging.INFO)

@@ -40,7 +40,7 @@ def prepare(threads: int = 0) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     _keep_freed_memory()
-    _use_onednn_for_fp32()
+    use_onednn_for_fp32()
     return torch.device("cpu")
 
 
@@ -82,12 +82,12 @@ def _keep_freed_memory() -> None:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # absent from musl
     if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        mallopt(_M_MMAP_THRESHOLD, 1 << 30) or mallopt(_M_MMAP_THRESHOLD, 1 << 25)  # glibc < 2.35 takes no more
         mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 @functools.cache
-def _use_onednn_for_fp32() -> None:
+def use_onednn_for_fp32() -> None:
     """Route fp32 products to oneDNN, which is about twice as fast as MKL on AMD processors.
 
     The switch permits bf16 arithmetic. Processors without bf16 tiles do not take the permission; so one product is
