@@ -96,7 +96,7 @@ PRETRAIN = PretrainConfig(
     eval_every=1_000,
     checkpoint_every=2_000,
 )
-FINETUNE = FinetuneConfig(epochs=6, lr=1e-3, max_length=64)
+FINETUNE = FinetuneConfig(epochs=3, lr=1e-3, max_length=64)
 LABELLED = 150
 """Examples of each family that the classifier learns from: few, as labels are in life."""
 MINUTES = 4
