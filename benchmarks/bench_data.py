@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
 import shutil
 import subprocess
@@ -85,15 +83,16 @@ def in_fresh_process(*arguments: object) -> dict[str, float]:
 
 def main() -> None:
     """Measure, print and save."""
+    import common  # not at the top: torch would count as the builder's memory
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in DEFAULTS.items():
         parser.add_argument(f"--{name}", type=Path, default=default)
     options = parser.parse_args()
     if not options.corpus.exists():
-        print(f"skipped: no corpus at {options.corpus}; name one with --corpus")
-        return
+        raise SystemExit(f"no corpus at {options.corpus}: name one with --corpus")
+    description = common.describe_machine()
     size = text_bytes(options.corpus)
-    load_average = os.getloadavg()[0]
     scratch = Path(tempfile.mkdtemp())
     try:
         builds = {}
@@ -103,22 +102,15 @@ def main() -> None:
             figures["megabytes_per_processor_second"] = size / 1e6 / figures["processor_seconds"]
             builds[f"{workers}_workers"] = figures
         results = {
-            "machine": {
-                "processor": platform.processor() or platform.machine(),
-                "cores": os.cpu_count(),
-                "python": platform.python_version(),
-                "load_average_before": load_average,
-            },
+            "what": "text to shards, shards to masked batches",
+            **description,
             "corpus": {"name": options.corpus.name, "text_bytes": size},
             "build": builds,
             "loader": in_fresh_process("load", scratch / "1"),
         }
     finally:
         shutil.rmtree(scratch)
-    text = json.dumps(results, indent=2)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(text + "\n")
-    print(text)
+    common.save(options.out, results)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -144,6 +143,8 @@ def main() -> None:
         }
         print(json.dumps(measure[kind](*rest)))
         return
+    import common
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--en", type=Path, default=SHARED / "corpora" / "en-wikipedia-featured.jsonl.xz")
     parser.add_argument("--zh", type=Path, default=SHARED / "corpora" / "zh-wikipedia-part.jsonl.xz")
@@ -159,7 +160,8 @@ def main() -> None:
         write_text(options.en, options.megabytes, en)
         write_text(options.zh, options.megabytes, zh)
         result = {
-            "machine": {"cpu_count": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()[0]},
+            "what": "training a vocabulary, encoding text",
+            **common.describe_machine("tokenizers"),
             "train": in_fresh_process("train", en, options.repeats),
             "train_whole_corpus": in_fresh_process("all", options.en),
             "megabytes_per_processor_second": {
@@ -167,9 +169,7 @@ def main() -> None:
                 "zh": in_fresh_process("encode", zh, options.vocab / "bert-base-chinese-vocab.txt"),
             },
         }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(result, indent=2))
+    common.save(options.out, result)
 
 
 if __name__ == "__main__":
