@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 WORKERS ?= auto
 
-# The CPU build never brings CUDA along. With an NVIDIA GPU: make setup TORCH=torch==2.13.0
+# The CPU build never brings CUDA along. With an NVIDIA GPU: make clean setup TORCH=torch==2.13.0
 TORCH  ?= torch==2.13.0$(if $(filter Linux,$(shell uname -s)),+cpu)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
@@ -16,7 +16,7 @@ PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint 
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "  PYTHON=python3.12 chooses the interpreter, TORCH=torch==2.13.0 the CUDA build of torch."
+	@echo "  PYTHON=python3.12 chooses the interpreter, TORCH=torch==2.13.0, after make clean, the CUDA build."
 
 setup: $(VENV)/.dev ## Create .venv with the pinned packages, for development
 

@@ -125,6 +125,7 @@ class DataConfig:
         _require(
             8 <= self.max_length <= 65_535, f"max_length must lie between 8 and 65,535 tokens, not {self.max_length}"
         )
+        _require(0 <= self.seed < 2**63, f"seed must lie between 0 and 2^63 - 1, not {self.seed}")
         for name in ("short_seq_prob", "held_out_prob"):
             value = getattr(self, name)
             _require(0.0 <= value < 1.0, f"{name} must lie in [0, 1), not {value!r}")
@@ -196,8 +197,9 @@ class TrainConfig:
         for name in ("warmup_ratio", "dropout", "beta1", "beta2"):
             value = getattr(self, name)
             _require(0.0 <= value < 1.0, f"{name} must lie in [0, 1), not {value!r}")
-        for name in ("weight_decay", "clip_norm", "threads", "eval_every", "checkpoint_every", "seed"):
+        for name in ("weight_decay", "clip_norm", "threads", "eval_every", "checkpoint_every"):
             _require(getattr(self, name) >= 0, f"{name} must not be negative, not {getattr(self, name)!r}")
+        _require(0 <= self.seed < 2**63, f"seed must lie between 0 and 2^63 - 1, not {self.seed}")
         for name in ("micro_batch_tokens", "log_every", "keep_checkpoints"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)!r}")
         _require(self.eps > 0, f"eps must be positive, not {self.eps!r}")

@@ -219,7 +219,13 @@ def run_demo(out: Path, *, lang: Lang = "en", quiet: bool = False) -> Path:
     Returns:
         The report.
     """
-    return Demo(_empty(out), lang, quiet).run()
+    from bertwright.training.loop import TrainingInterrupted
+
+    try:
+        return Demo(_empty(out), lang, quiet).run()
+    except TrainingInterrupted as stopped:
+        stopped.fix = "the same command starts the demo again"
+        raise
 
 
 class Demo:

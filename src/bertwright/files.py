@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import os
 import re
@@ -31,8 +32,10 @@ def new_folder(path: Path) -> Iterator[Path]:
         DiskFullError: there was no room.
         BertwrightError: the place may not be written.
     """
+    path = path.resolve()  # a link is followed, and "." has a name
     with explain_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _clear_dead(path)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
@@ -52,9 +55,27 @@ def new_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _clear_dead(path: Path) -> None:
+    """Remove what a process that was killed while it made the same folder left behind."""
+    for left in list(path.parent.glob(f".{glob.escape(path.name)}.*.tmp")):
+        pid = left.name.split(".")[-2]
+        if pid.isdecimal() and not _is_alive(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 @contextlib.contextmanager
 def explain_os_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk and a forbidden place into errors that say what to do."""
+    """Turn a full disk, a forbidden place and a file in the way into errors that say what to do."""
     try:
         yield
     except Exception as error:
@@ -65,6 +86,8 @@ def explain_os_errors(path: Path) -> Iterator[None]:
                 where=path,
                 fix="free some space and run the same command again",
             ) from error
+        if number in (errno.EEXIST, errno.ENOTDIR):
+            raise BertwrightError("a file is in the way of a folder", where=path, fix="choose another --out") from error
         if number in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise BertwrightError("this place may not be written", where=path, fix="choose another --out") from error
         raise
@@ -84,15 +107,17 @@ def sweep(folder: Path) -> None:
     Killed in the instant between moving the old folder aside and the new one in, it leaves the old one
     aside: that is put back.
     """
-    for aside in folder.glob(".*.old"):
-        path = folder / aside.name[1:].rsplit(".", 2)[0]
-        if path.exists():
-            shutil.rmtree(aside, ignore_errors=True)
+    if not folder.is_dir():
+        return
+    for left in list(folder.iterdir()):
+        named = re.fullmatch(r"\.(.+)\.\d+\.(old|tmp)", left.name)
+        if named is None or not left.is_dir():
+            continue
+        path = folder / named[1]
+        if named[2] == "old" and not path.exists():
+            left.rename(path)
         else:
-            aside.rename(path)
-    for unfinished in folder.glob(".*.tmp"):
-        if unfinished.is_dir():
-            shutil.rmtree(unfinished, ignore_errors=True)
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def flush(path: Path) -> None:

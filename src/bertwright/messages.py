@@ -16,10 +16,6 @@ Lang = Literal["en", "zh"]
 # One line per message: English first, Chinese second, with the same {placeholders}.
 MESSAGES: dict[str, tuple[str, str]] = {
     # Results of commands
-    "vocab_done": (
-        "Vocabulary of {size:,} entries from {megabytes:.1f} MB in {seconds:.1f} s",
-        "词表共 {size:,} 项，语料 {megabytes:.1f} MB，用时 {seconds:.1f} 秒",
-    ),
     "saved": ("Saved {path}", "已保存 {path}"),
     "report": ("Report: {path}", "报告：{path}"),
     "stopped": (
@@ -34,7 +30,7 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "accuracy": ("accuracy", "准确率"),
     "gradient": ("gradient", "梯度"),
     "tokens_per_second": ("tokens/s", "词元/秒"),
-    "of_peak": ("of peak", "峰值占比"),
+    "of_peak": ("{share:.0%} of peak", "峰值的 {share:.0%}"),
     "of_peak_title": ("share of the machine's peak", "机器峰值占比"),
     "learning_rate": ("learning rate", "学习率"),
     "held_out": ("held‑out", "留出集"),
@@ -50,17 +46,12 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "segment_a": ("segment A", "片段 A"),
     "segment_b": ("segment B", "片段 B"),
     "next_sentence": ("next sentence", "下一句"),
-    "tokens": ("tokens", "词元"),
-    "to_guess": ("to be guessed", "待预测"),
+    "tokens": ("{count:,} tokens", "{count:,} 个词元"),
+    "to_guess": ("{count:,} to be guessed", "{count:,} 个待预测"),
     # The report
     "report_pretrain": ("Pre-training", "预训练"),
     "report_finetune": ("Fine-tuning", "微调"),
     "report_curves": ("Curves", "曲线"),
-    "report_curves_mlm": ("Masked language model", "遮蔽语言模型"),
-    "report_curves_nsp": ("Next sentence", "下一句预测"),
-    "report_curves_speed": ("Schedule and speed", "学习率与速度"),
-    "report_curves_train": ("Training loss", "训练损失"),
-    "report_curves_dev": ("Dev scores", "开发集得分"),
     "report_samples": ("Sample predictions", "预测示例"),
     "report_before": ("Before training", "训练前"),
     "report_after": ("After training", "训练后"),
@@ -80,11 +71,8 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "report_configuration": ("Configuration", "配置"),
     "report_versions": ("Versions", "版本"),
     "report_comparison": ("Pre-trained against random weights", "预训练与随机初始化的对比"),
-    "report_start": ("Starting weights", "初始权重"),
     "report_steps": ("steps", "步数"),
-    "report_tokens": ("tokens seen", "已学词元"),
     "report_time": ("training time", "训练用时"),
-    "report_unfinished": ("still running or stopped early", "仍在运行或提前停止"),
     "report_epoch": ("Epoch", "轮次"),
     # The demo: two sentences a stage
     "demo_welcome": (
@@ -107,7 +95,7 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "demo_vocab": (
         "Words are cut into pieces that occur often, so that a few thousand entries can spell any text. "
         "WordPiece learns which pieces are worth having.",
-        "单词被切成常见的片段，几千个词条就能拼出任何文本。WordPiece 从语料中学习该保留哪些片段。",
+        "单词被切成常见的词片，几千个词条就能拼出任何文本。WordPiece 从语料中学习该保留哪些词片。",
     ),
     "demo_vocab_done": (
         "{size:,} entries; for instance {text!r} becomes {pieces}",

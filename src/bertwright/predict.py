@@ -24,8 +24,10 @@ from torch import Tensor
 
 from bertwright.batch import Batch
 from bertwright.errors import BertwrightError
+from bertwright.model import machine
 from bertwright.model.bert import Bert
 from bertwright.model.heads import Head
+from bertwright.model.weights import read_wordpiece
 from bertwright.tasks import Example, Feature, Prediction, Task, adopt_classifier, load_task, task_from_json
 from bertwright.text.wordpiece import Encoding, WordPiece
 
@@ -70,7 +72,7 @@ class Predictor:
         folder: str | Path,
         *,
         options: Mapping[str, Any] | None = None,
-        device: torch.device | str = "cpu",
+        device: torch.device | str | None = None,
         batch_tokens: int = BATCH_TOKENS,
     ) -> Predictor:
         """Load a model folder.
@@ -79,15 +81,16 @@ class Predictor:
             folder: config.json, weights, vocabulary, and task.json if it was fine-tuned here. A classifier of Hugging
                 Face's is taken as it is, with the labels in its config.json.
             options: options of the task that shall differ from the saved ones, such as `{"text_column": "body"}`.
-            device: where to run.
+            device: where to run; a GPU if there is one unless given.
             batch_tokens: most tokens of a batch.
         """
         folder = Path(folder)
-        model = Bert.from_pretrained(folder).to(device)
+        prepared = machine.prepare()
+        model = Bert.from_pretrained(folder).to(device or prepared)
         task, max_length = load_task(folder) or (adopt_classifier(model, folder), None)
         if task is not None and options:
             task = task_from_json({"name": task.name, "options": {**task.options(), **options}})
-        return cls(model, WordPiece.load(folder), task, max_length=max_length, batch_tokens=batch_tokens)
+        return cls(model, read_wordpiece(folder, model.config), task, max_length=max_length, batch_tokens=batch_tokens)
 
     def predict(self, texts: Sequence[str | tuple[str, str]]) -> list[Prediction]:
         """Answer texts, or pairs of texts, with the task that the model was fine-tuned for.
@@ -147,7 +150,8 @@ class Predictor:
             what = f"a [MASK] lies beyond the first {len(ids)} tokens" if "[MASK]" in text else "no [MASK] in the text"
             raise BertwrightError(what, where=repr(text[:60]), fix='write it like "Paris is the [MASK] of France."')
         batch = Batch.pack([ids], [[0] * len(ids)], {"masked_rows": torch.tensor(rows)})
-        probabilities = self._run_head("mlm", batch)[1].softmax(-1)
+        logits = self._run_head("mlm", batch)[1]
+        probabilities = logits[:, : self.wordpiece.vocab_size].softmax(-1)  # models may have rows to spare
         answers = [self._answers(ids, row, *each.topk(top_k)) for row, each in zip(rows, probabilities, strict=True)]
         return answers[0] if len(answers) == 1 else answers
 

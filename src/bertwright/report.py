@@ -44,7 +44,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The same fine-tuning from several starting weights, best first."""
+    """The same fine-tuning from several starting weights, the one to look at first."""
 
     metric: str
     rows: list[tuple[str, float]]
@@ -155,7 +155,7 @@ def _best(evals: list[Row], kept: Row) -> Row | None:
 
 def _tiles(train: list[Row], evals: list[Row], best: Row | None, lang: Lang) -> list[tuple[str, str]]:
     tiles = []
-    last = {**(train[-1] if train else {}), **(evals[-1] if evals else {})}
+    last = evals[-1] if evals else train[-1] if train else {}
     name = say("dev" if evals and "f1" in evals[-1] else "held_out" if evals else "train", lang)
     if best is not None:
         tiles.append((f"{name}: {say('accuracy', lang)}", _percent(best["accuracy"])))
@@ -167,8 +167,6 @@ def _tiles(train: list[Row], evals: list[Row], best: Row | None, lang: Lang) -> 
             tiles.append((f"{label} {say('accuracy', lang)}, {name}", _percent(last[f"{prefix}_accuracy"])))
     if train:
         tiles.append((say("report_steps", lang), f"{train[-1]['step']:,}"))
-    if tokens := sum(row.get("tokens", 0) for row in train):
-        tiles.append((say("report_tokens", lang), _short(tokens)))
     speeds = sorted(row["tokens_per_second"] for row in train if "tokens_per_second" in row)
     if speeds and best is None:
         tiles.append((say("tokens_per_second", lang), f"{speeds[len(speeds) // 2]:,.0f}"))
@@ -286,13 +284,6 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f}\u202f%"
-
-
-def _short(number: float) -> str:
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.3g}\u202f{letter}"
-    return f"{number:.0f}"
 
 
 def _duration(seconds: float) -> str:

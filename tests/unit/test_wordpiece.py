@@ -203,5 +203,5 @@ def test_a_missing_file_and_an_unknown_token(tmp_path: Path, wordpiece: WordPiec
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path, wordpiece: WordPiece) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(BertwrightError, match="cannot be written"):
+    with pytest.raises(BertwrightError, match="a file is in the way"):
         wordpiece.save(tmp_path / "file")

@@ -105,11 +105,16 @@ def explain(error: Exception) -> None:
             print_error("a file is in the way of a folder", where=error.filename, fix="choose another place")
         case OSError():
             print_error(error.strerror or str(error), where=error.filename)
-        case MemoryError():
-            print_error("not enough memory", fix="lower --micro-batch-tokens, --batch-size or --workers")
+        case _ if _is_out_of_memory(error):
+            print_error("not enough memory", fix="lower --micro-batch-tokens (in another --out) or --workers")
         case _:
             print_error(f"something unexpected happened ({type(error).__name__}: {error})",
                         fix="type the same command with --debug to see where, and please report it")  # fmt: skip
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    text = str(error)
+    return isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text
 
 
 def main() -> NoReturn:

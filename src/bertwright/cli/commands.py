@@ -26,7 +26,7 @@ from bertwright.config import (
     VocabConfig,
 )
 from bertwright.errors import BertwrightError
-from bertwright.messages import language, say
+from bertwright.messages import Lang, language, say
 
 
 def vocab(
@@ -49,6 +49,8 @@ def vocab(
     """
     from bertwright.text.vocabulary import train_vocabulary
 
+    if out.exists() and not out.is_dir():
+        raise BertwrightError("a file is in the way of the vocabulary folder", where=out, fix="choose another --out")
     if (out / "vocab.txt").exists() and not overwrite:
         raise BertwrightError(
             "there is a vocabulary already", where=out, fix="choose another --out, or add --overwrite"
@@ -261,26 +263,56 @@ def predict(
     if input is None:
         answers = predictor.predict(texts)
     elif str(input) == "-":
-        answers = predictor.predict([line.rstrip("\n") for line in sys.stdin])
+        answers = predictor.predict(_some(_lines_of_standard_input(), "standard input"))
     elif input.suffix == ".txt":
-        answers = predictor.predict([line.rstrip("\n") for line in read_lines(input)])
+        answers = predictor.predict(_some([line.rstrip("\n") for line in read_lines(input)], input))
     else:
         answers = predictor.predict_examples(predictor.require_task().read(input, labelled=False))
     for answer in answers:
         print_json(answer)
 
 
-def evaluate(model: Path, /, *, data: Path, out: Path | None = None, output: Output = Output()) -> None:
+def _lines_of_standard_input() -> list[str]:
+    lines = sys.stdin.buffer.read().split(b"\n")
+    texts = []
+    for row, line in enumerate(lines if lines[-1] else lines[:-1], start=1):
+        try:
+            texts.append(line.decode("utf-8-sig" if row == 1 else "utf-8").removesuffix("\r"))
+        except UnicodeDecodeError as error:
+            where = f"standard input, row {row:,}"
+            raise BertwrightError(f"byte 0x{line[error.start]:02x} is not UTF-8", where=where) from None
+    return texts
+
+
+def _some(texts: list[str], where: object) -> list[str]:
+    if not texts:
+        raise BertwrightError("no text", where=where, fix="give one text a line")
+    return texts
+
+
+def evaluate(
+    model: Path,
+    /,
+    *,
+    data: Path,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    out: Path | None = None,
+    output: Output = Output(),
+) -> None:
     """Score a fine-tuned model on labelled examples.
 
     Args:
         model: Model folder that `bertwright finetune` wrote.
-        data: CSV, TSV or JSONL file with the columns the model was trained on.
+        data: CSV, TSV or JSONL file of labelled examples.
+        text_column: Column of the text; by default the one the model was trained on.
+        label_column: Column of the label; likewise.
         out: Folder for evaluation.json (scores, confusion matrix) and predictions.jsonl.
     """
     from bertwright.evaluation import evaluate as run
 
-    evaluation = run(model, data)
+    given = {"text_column": text_column, "label_column": label_column}
+    evaluation = run(model, data, options={name: column for name, column in given.items() if column is not None})
     if out is not None:
         evaluation.save(out)
     if output.json:
@@ -290,7 +322,7 @@ def evaluate(model: Path, /, *, data: Path, out: Path | None = None, output: Out
         view.print_confusion(evaluation.labels, evaluation.confusion)
 
 
-def report(run: Path, /, *, lang: str | None = None, output: Output = Output()) -> None:
+def report(run: Path, /, *, lang: Lang | None = None, output: Output = Output()) -> None:
     """Write RUN/report.html anew, also while training still runs.
 
     Args:
@@ -302,7 +334,7 @@ def report(run: Path, /, *, lang: str | None = None, output: Output = Output()) 
     view.out.print(str(write_report(run, lang=language(lang))))
 
 
-def demo(*, out: Path = Path("bertwright-demo"), lang: str | None = None, output: Output = Output()) -> None:
+def demo(*, out: Path = Path("bertwright-demo"), lang: Lang | None = None, output: Output = Output()) -> None:
     """Live a BERT's whole life in miniature, offline, in a few minutes.
 
     Args:

@@ -74,5 +74,7 @@ def saved_settings(kind: type[Any], path: Path) -> dict[str, Any]:
     """Read training settings from a file of them, or from a run's config.json, where they lie under `train`."""
     values: dict[str, Any] = read_json(path)
     values = values.get("train", values)
+    if not isinstance(values, dict):
+        raise BertwrightError("expected an object under 'train'", where=path)
     from_dict(kind, values, where=path)
     return values

@@ -183,7 +183,7 @@ class TrainingView:
         if "tokens_per_second" in row:
             words.append(f"{row['tokens_per_second']:,.0f} {say('tokens_per_second', self.lang)}")
         if row.get("mfu"):
-            words.append(f"{row['mfu']:.0%} {say('of_peak', self.lang)}")
+            words.append(say("of_peak", self.lang, share=row["mfu"]))
         return [*words, self._left()]
 
 
@@ -216,7 +216,7 @@ def print_example(view: ExampleView, lang: Lang, *, title: str) -> None:
     Without colour the three kinds still differ: [MASK] over the original, another token over it, or the original twice.
     """
     to_guess = sum(token.state in ("mask", "random", "kept") for token in view.tokens)
-    facts = [title, f"{len(view.tokens)} {say('tokens', lang)}", f"{to_guess} {say('to_guess', lang)}"]
+    facts = [title, say("tokens", lang, count=len(view.tokens)), say("to_guess", lang, count=to_guess)]
     if view.next_sentence_label is not None:
         label = say("not_next" if view.next_sentence_label else "is_next", lang)
         facts.append(f"{say('next_sentence', lang)}: [bold]{label}[/]")

@@ -15,8 +15,6 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -35,6 +33,7 @@ from bertwright.data.partition import Work, partition
 from bertwright.data.shards import SPLITS, Counts, Manifest, token_dtype, write_shard
 from bertwright.errors import BertwrightError
 from bertwright.files import new_folder, sha256_of
+from bertwright.processes import follow_parent
 from bertwright.text.corpus import find_files, read_texts
 from bertwright.text.sentences import split_sentences
 from bertwright.text.wordpiece import WordPiece
@@ -66,7 +65,7 @@ def build_shards(
         wordpiece: the vocabulary; it is copied into the folder.
         out: the folder to make; it may exist if it is empty.
         config: how documents become examples.
-        workers: processes; None uses every processor, 1 none but this one.
+        workers: processes; None or 0 uses every processor, 1 none but this one.
         overwrite: replace a shard folder that is there already.
         progress: called after every shard.
 
@@ -74,12 +73,14 @@ def build_shards(
         BertwrightError: the folder holds something, the corpus cannot be read, or no examples can be made of it.
     """
     config = config or DataConfig()
+    if workers is not None and workers < 0:
+        raise BertwrightError(f"workers must not be negative, not {workers}")
     files = find_files(paths)
     reader = _Reader(files)
     counts = dict.fromkeys(SPLITS, Counts())
     records: dict[str, dict[str, Any]] = {}
     characters = 0
-    out = Path(out).absolute()
+    out = Path(out).resolve()
     _check_place(out, overwrite)
     with new_folder(out) as folder:
         wordpiece.save(folder)
@@ -206,8 +207,7 @@ _job: tuple[WordPiece, DataConfig, Path]
 
 def _start_worker(folder: Path, config: DataConfig) -> None:
     global _job
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    follow_parent()
     _job = WordPiece.load(folder), config, folder
 
 
@@ -216,16 +216,13 @@ def _build_in_worker(work: Work) -> _Built:
     return _build_shard(work, wordpiece, config, folder)
 
 
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
 def _check_place(out: Path, overwrite: bool) -> None:
     if not out.exists():
         return
+    if out.is_mount():
+        raise BertwrightError(
+            "this is a mount point", where=out, fix=f"name a folder inside it: --out {out / 'shards'}"
+        )
     if not out.is_dir():
         raise BertwrightError("a file is in the way of the shard folder", where=out, fix="choose another --out")
     if any(out.iterdir()):

@@ -62,6 +62,10 @@ ARCHITECTURES: dict[frozenset[str], str] = {
 }
 """Hugging Face's class for each set of heads."""
 
+VOCABULARY_FILES = frozenset(
+    {"vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"}
+)
+_WEIGHTS = re.compile(r"(model.*\.safetensors|pytorch_model.*\.bin)(\.index\.json)?$")
 _TIED = re.compile(r"cls\.predictions\.decoder\.(weight|bias)$|.*\.position_ids$")
 _SAFE_CONFIG = {
     "position_embedding_type": "absolute",
@@ -78,17 +82,22 @@ def save_model(
 ) -> None:  # fmt: skip
     """Write a model folder that Hugging Face's library loads as it is; it appears whole or not at all.
 
+    Saved over a model folder, it replaces weights, configuration and card. Other files stay, such as the vocabulary;
+    where the heads have changed, the vocabulary alone.
+
     Args:
         model: of which weights are written in fp32.
-        folder: created or replaced.
+        folder: new, empty, or a model folder.
         wordpiece: its vocabulary files are written beside the weights.
         extra_config: keys added to `config.json`, such as `id2label`.
         extra_files: further texts by file name, such as the task.
 
     Raises:
         DiskFullError: there was no room; a folder already there is intact.
+        BertwrightError: the folder holds something else.
     """
     with new_folder(folder) as new:
+        _keep_other_files(folder, new, model)
         tensors = to_hugging_face(model)
         save_file(tensors, new / "model.safetensors", metadata={"format": "pt"})
         config = hugging_face_config(model) | dict(extra_config or {})
@@ -99,6 +108,20 @@ def save_model(
         (new / "README.md").write_text(_card(model, wordpiece), encoding="utf-8")
         for name, text in (extra_files or {}).items():
             (new / name).write_text(text, encoding="utf-8")
+
+
+def _keep_other_files(old: Path, new: Path, model: Bert) -> None:
+    if not old.exists() or (old.is_dir() and not any(old.iterdir())):
+        return
+    config = read_json(old / "config.json") if (old / "config.json").is_file() else {}
+    if "architectures" not in config:
+        raise BertwrightError("something else is here already", where=old, fix="choose another folder")
+    same_heads = config["architectures"] == hugging_face_config(model)["architectures"]
+    for file in old.iterdir():
+        if file.is_dir() and same_heads:
+            shutil.copytree(file, new / file.name)
+        elif file.is_file() and (same_heads or file.name in VOCABULARY_FILES) and not _WEIGHTS.match(file.name):
+            shutil.copy2(file, new)
 
 
 def load_model(
@@ -163,6 +186,10 @@ def read_config(folder: Path) -> BertConfig:
             fix="give a folder such as RUN/model, made by pretrain or finetune",
         )
     values = read_json(path)
+    if values.get("kind") in ("pretrain", "finetune"):
+        raise BertwrightError(
+            "this is a run folder, its model lies inside", where=folder, fix=f"use {folder / 'model'}"
+        )
     for key, ours in _SAFE_CONFIG.items():
         if values.get(key, ours) != ours:
             raise BertwrightError(f"{key} = {values[key]!r} is not supported; {ours!r} is", where=path)
@@ -170,6 +197,22 @@ def read_config(folder: Path) -> BertConfig:
         raise BertwrightError(f"model_type is {values['model_type']!r}, not 'bert'", where=path)
     fields = {field.name for field in dataclasses.fields(BertConfig)}
     return from_dict(BertConfig, {key: value for key, value in values.items() if key in fields}, where=path)
+
+
+def read_wordpiece(folder: Path, config: BertConfig) -> WordPiece:
+    """Read the vocabulary of a model folder.
+
+    Raises:
+        BertwrightError: it has more entries than the model has embeddings.
+    """
+    wordpiece = WordPiece.load(folder)
+    if wordpiece.vocab_size > config.vocab_size:
+        raise BertwrightError(
+            f"the vocabulary has {wordpiece.vocab_size:,} entries, the model only {config.vocab_size:,}",
+            where=folder,
+            fix="put back the vocab.txt that the model was trained with",
+        )
+    return wordpiece
 
 
 def hugging_face_config(model: Bert) -> dict[str, Any]:

@@ -124,6 +124,13 @@ def adopt_classifier(model: Bert, folder: Path) -> ClassifyTask | None:
     assert isinstance(head, ClassificationHead)
     path = folder / "config.json"
     config = read_json(path)
+    made_for = config.get("architectures") or ["BertForSequenceClassification"]
+    if made_for != ["BertForSequenceClassification"]:
+        raise BertwrightError(
+            f"its head is that of {', '.join(map(str, made_for))}; of classifiers made elsewhere, "
+            "BertForSequenceClassification is supported",
+            where=path,
+        )
     kind = config.get("problem_type") or "single_label_classification"
     if kind != "single_label_classification" or head.num_labels < 2:
         raise BertwrightError(

@@ -133,13 +133,15 @@ def _json_texts(path: Path) -> Iterator[str]:
         _logger.warning("%s: half a surrogate pair became U+FFFD in %d rows", path, repaired)
 
 
+_PRIVATE = re.compile("[\ue000-\uf8ff]")
+_KANA = re.compile("[\u3041-\u30ff]")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def _json_text(line: str, where: str) -> str:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BertwrightError(
             f"not valid JSON ({error})", where=where, fix="one JSON object a line is expected"
         ) from None
@@ -237,10 +239,17 @@ class _ZstdFile(io.RawIOBase):
 
 
 def _is_gb18030(line: bytes) -> bool:
-    """Tell Chinese from Western 8-bit text, which may decode too, but whose accented letters stand alone."""
+    """Tell GB18030 from what may decode as it too.
+
+    Western 8-bit text has accented letters that stand alone, Big5 turns into private characters, EUC-JP into kana.
+    Korean EUC-KR cannot be told apart.
+    """
     try:
-        line.decode("gb18030")
+        text = line.decode("gb18030")
     except UnicodeDecodeError:
+        return False
+    foreign = len(_PRIVATE.findall(text)) > 0 or 5 * len(_KANA.findall(text)) > len(text)
+    if foreign:
         return False
     in_pairs = sum(len(run) for run in re.findall(rb"[\xa1-\xfe]{2,}", line))
     return in_pairs * 2 > sum(byte > 0x7F for byte in line)

@@ -20,12 +20,15 @@ _WRAPPED_SHARE = 0.3
 """A document in which more than this share of the line ends break a sentence is wrapped."""
 
 # A western mark needs a space or a Chinese character after it, so that 3.5, example.com and U.S.A. stay whole.
+# A run of marks is tried from its first mark alone, or a long one would take quadratic time.
 # Both patterns begin with one set of characters: the engine searches for that several times faster than for a branch.
-_ASCII_BOUNDARY = re.compile(r"[.!?][.!?]*(?:\[\d+\])*[\"')\]]*\s+")
+_ASCII_BOUNDARY = re.compile(r"[.!?](?<![.!?]{2})[.!?]*(?:\[\d+\])*[\"')\]]*\s+")
 _BOUNDARY = re.compile(
-    r"[.!?。！？；｡…](?:(?<=[.!?])[.!?]*(?:\[\d+\])*[\"'”’)\]]*(?:\s+|(?=[\u3040-\u30ff\u3400-\u9fff]))"
+    r"[.!?。！？；｡…](?:(?<=[.!?])(?<![.!?]{2})[.!?]*(?:\[\d+\])*[\"'”’)\]]*(?:\s+|(?=[\u3040-\u30ff\u3400-\u9fff]))"
     r"|(?<=[。！？；｡…])[。！？；｡….!?]*[”’」』）\"')]*\s*)"
 )
+_WORD = 64
+"""Characters that are looked at to learn what word comes next."""
 _FINAL = ".!?:;。！？：；…"
 _OPENING = "\"'“‘([«「『（"
 _NOT_AFTER_CHINESE_MARK = frozenset("，、,：:)）》〉】]")
@@ -106,7 +109,7 @@ def _ends_sentence(line: str, start: int, mark: int, end: int) -> bool:
     if lowered in _BOUND or (following.isdigit() and lowered in _BEFORE_NUMBER):
         return False
     if lowered in _DOUBTFUL or (len(word) == 1 and word.isupper()) or _is_initials(word):
-        return line[end:].split(None, 1)[0].strip(_OPENING) in _STARTERS
+        return line[end : end + _WORD].split(None, 1)[0].strip(_OPENING) in _STARTERS
     return True
 
 

@@ -29,6 +29,7 @@ from tokenizers import normalizers, pre_tokenizers
 
 from bertwright.config import VocabConfig
 from bertwright.errors import BertwrightError
+from bertwright.processes import follow_parent
 from bertwright.text.chunks import chunks_of, cut
 from bertwright.text.corpus import find_files, read_texts
 from bertwright.text.wordpiece import MAX_WORD_CHARACTERS, WordPiece
@@ -130,6 +131,8 @@ def train_vocabulary(
 
 
 def _count(files: list[Path], *, lowercase: bool, threads: int | None, tell: Progress) -> WordCounts:
+    if threads is not None and threads < 0:
+        raise BertwrightError(f"threads must not be negative, not {threads}")
     sizes = [file.stat().st_size for file in files]
     workers = min(threads or os.cpu_count() or 1, len(files))
     total, done, counts = max(1, sum(sizes)), 0, WordCounts()
@@ -140,7 +143,7 @@ def _count(files: list[Path], *, lowercase: bool, threads: int | None, tell: Pro
             done += size
         return counts
     # Fresh interpreters: a fork would copy the locks of whatever threads the caller runs.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as executor:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=follow_parent) as executor:
         running = {executor.submit(count_words, f, lowercase=lowercase): s for f, s in zip(files, sizes, strict=True)}
         try:
             for future in as_completed(running):
@@ -313,7 +316,7 @@ def _too_small(config: VocabConfig, smallest: int, num_specials: int, words: Map
     counts = _characters(words)
     inside = set().union(*(word[1:] for word in words))
     room = config.size - num_specials
-    for character in sorted(counts, key=counts.__getitem__, reverse=True):
+    for character in sorted(counts, key=counts.__getitem__, reverse=True) if room > 0 else ():
         room -= 1 + (character in inside)
         if room < 0:
             threshold = counts[character] + 1

@@ -11,7 +11,6 @@ the longest known piece from the left. A cache from chunks of text to their ids 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import logging
@@ -27,7 +26,8 @@ import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from bertwright.config import read_json
-from bertwright.errors import BertwrightError, DiskFullError, nearest
+from bertwright.errors import BertwrightError, nearest
+from bertwright.files import explain_os_errors
 from bertwright.text.chunks import cut
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -102,6 +102,7 @@ class WordPiece:
                 "neither vocab.txt nor tokenizer.json is in this folder" if path.is_dir() else "no such file or folder"
             )
             raise BertwrightError(what, where=path, fix="make a vocabulary with: bertwright vocab CORPUS --out DIR")
+        _require_plain_rules(folder)
         tokens = _tokens_of_json(path) if path.suffix == ".json" else _tokens_of_text(path)
         if lowercase is None:
             lowercase = _declared_casing(folder)
@@ -116,7 +117,12 @@ class WordPiece:
             ) from None
 
     def save(self, folder: Path) -> None:
-        """Write `vocab.txt`, `tokenizer.json` and `tokenizer_config.json`, a `BertTokenizer` to transformers."""
+        """Write `vocab.txt`, `tokenizer.json` and `tokenizer_config.json`, a `BertTokenizer` to transformers.
+
+        Raises:
+            DiskFullError: there was no room; what was there before is intact.
+            BertwrightError: the place may not be written.
+        """
         config = {
             "cls_token": "[CLS]",
             "do_lower_case": self.lowercase,
@@ -129,14 +135,22 @@ class WordPiece:
             "tokenizer_class": "BertTokenizer",
             "unk_token": "[UNK]",
         }
-        try:
+        contents = {
+            "vocab.txt": self._text_bytes(),
+            "tokenizer.json": (self._marked.to_str(pretty=True) + "\n").encode(),
+            "tokenizer_config.json": (json.dumps(config, indent=2) + "\n").encode(),
+        }
+        with explain_os_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / "vocab.txt").write_bytes(self._text_bytes())
-            (folder / "tokenizer.json").write_text(self._marked.to_str(pretty=True) + "\n", encoding="utf-8")
-            (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            kind = DiskFullError if error.errno == errno.ENOSPC else BertwrightError
-            raise kind(f"cannot be written ({error.strerror or error})", where=error.filename or folder) from None
+            unfinished = {name: folder / f".{name}.tmp" for name in contents}
+            try:
+                for name, content in contents.items():
+                    unfinished[name].write_bytes(content)
+                for name, file in unfinished.items():
+                    file.replace(folder / name)
+            finally:
+                for file in unfinished.values():
+                    file.unlink(missing_ok=True)
 
     @property
     def vocab_size(self) -> int:
@@ -295,6 +309,20 @@ def _tokens_of_json(path: Path) -> list[str]:
     if [ids[token] for token in tokens] != list(range(len(ids))):
         raise BertwrightError("its ids are not 0, 1, 2, ...", where=path)
     return tokens
+
+
+def _require_plain_rules(folder: Path) -> None:
+    """Refuse a tokenizer whose words are cut by other rules than BERT's."""
+    path = folder / "tokenizer_config.json"
+    if not path.is_file():
+        return
+    config = read_json(path)
+    lowercase = config.get("do_lower_case", True)
+    for key, ours in (("strip_accents", lowercase), ("tokenize_chinese_chars", True)):
+        if config.get(key) not in (None, ours):
+            raise BertwrightError(f"{key} = {config[key]!r} is not supported; {ours!r} is", where=path)
+    if "Japanese" in str(config.get("tokenizer_class")):
+        raise BertwrightError(f"tokenizer_class {config['tokenizer_class']} is not BERT's own", where=path)
 
 
 def _declared_casing(folder: Path) -> bool | None:

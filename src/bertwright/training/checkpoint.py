@@ -44,8 +44,7 @@ MAY_CHANGE = frozenset(
         "dev_file",
     }
 )
-"""Settings that a resumed run may change: they do not alter what is computed."""
-
+"""Settings that a resumed run may change: they do not alter what is computed (`threads`: but for rounding)."""
 
 _FILES = ("state.safetensors", "state.json")
 """What a checkpoint's manifest vouches for."""
@@ -128,12 +127,22 @@ class RunFolder:
                 )
             as_saved = json.loads(json.dumps(config))  # tuples become lists
             _require_same(read_json(saved), as_saved, saved)
-        elif resume:
-            log.info("%s holds no run yet: starting from the beginning", self.path)
+        else:
+            self._require_empty()
+            if resume:
+                log.info("%s holds no run yet: starting from the beginning", self.path)
         for folder in (self.path, self.path / "checkpoints"):
             sweep(folder)
         self.write_json("config.json", config)
         self.write_json("versions.json", versions())
+
+    def _require_empty(self) -> None:
+        ours = {"run.lock", ".config.json.tmp", "tensorboard"}
+        others = sorted(file.name for file in self.path.iterdir() if file.name not in ours)
+        if others:
+            raise BertwrightError(
+                f"something else is here already ({others[0]})", where=self.path, fix="choose another --out"
+            )
 
     def write_json(self, name: str, values: Any) -> None:
         """Write a JSON file into the folder, in one piece."""
@@ -228,7 +237,9 @@ def _processor() -> str:
 
 
 def _require_same(saved: Mapping[str, Any], given: Mapping[str, Any], where: Path, prefix: str = "") -> None:
-    for key in sorted({*saved, *given} - MAY_CHANGE):
+    # Fine-tuning keeps the weights of its best evaluation, so there it matters when one is made.
+    may_change = MAY_CHANGE - {"eval_every"} if "epochs" in saved else MAY_CHANGE
+    for key in sorted({*saved, *given} - may_change):
         before, now = saved.get(key), given.get(key)
         if isinstance(before, dict) and isinstance(now, dict):
             _require_same(before, now, where, f"{prefix}{key}.")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from bertwright.batch import Batch
 from bertwright.config import BertConfig, FinetuneConfig, read_json, to_dict
@@ -23,7 +24,7 @@ from bertwright.evaluation import evaluate_examples
 from bertwright.files import sha256_of
 from bertwright.model import machine
 from bertwright.model.bert import Bert
-from bertwright.model.weights import load_model, read_config
+from bertwright.model.weights import load_model, read_config, read_wordpiece
 from bertwright.predict import Predictor
 from bertwright.tasks import Example, Feature, Task, TaskObjective, save_fine_tuned, task_to_json
 from bertwright.text.wordpiece import WordPiece
@@ -131,7 +132,8 @@ def finetune(
         BertwrightError: a file is not as the task needs it, or the run folder is another run's.
     """
     device = machine.prepare(config.threads)
-    model_config, wordpiece = read_config(init), WordPiece.load(init)
+    model_config = read_config(init)
+    wordpiece = read_wordpiece(init, model_config)
     _require_room(model_config, config, init)
     examples = task.read(train)
     task = task.learn(examples)
@@ -212,7 +214,11 @@ class _BestKeeper:
 
     def evaluate(self, step: int) -> dict[str, float]:
         predictor = Predictor(self.model.eval(), self.wordpiece, self.task, max_length=self.max_length)
-        evaluation = evaluate_examples(predictor, self.examples)
+        trained_in, self.model.compute_dtype = self.model.compute_dtype, torch.float32  # as the saved model answers
+        try:
+            evaluation = evaluate_examples(predictor, self.examples)
+        finally:
+            self.model.compute_dtype = trained_in
         best_file = self.run.path / _BEST
         best = read_json(best_file) if best_file.exists() else None
         key = self.task.best_by

@@ -138,7 +138,8 @@ def fit(
         config: every dial.
         steps: optimizer steps in all.
         run: where metrics and checkpoints go.
-        evaluate: given the step, returns scores on held-out data; called every `eval_every` steps and at the end.
+        evaluate: given the step, returns scores on held-out data, or none where there is no such data; called every
+            `eval_every` steps and at the end.
         on_event: told of every row and message.
 
     Raises:
@@ -167,7 +168,9 @@ def fit(
                 emit({"kind": "train", "step": step, "lr": lr, "grad_norm": round(float(norm), 4)} | meter.row())
             if last or (config.eval_every and step % config.eval_every == 0):
                 with meter.paused():
-                    emit({"kind": "eval", "step": step} | _finite(evaluate(step), step, run))
+                    scores = _finite(evaluate(step), step, run)
+                if scores:
+                    emit({"kind": "eval", "step": step} | scores)
             if last or signals or (config.checkpoint_every and step % config.checkpoint_every == 0):
                 tensors, values = _weights(model) | optimizer.state(), {"position": position, "sums": meter.sums}
                 with meter.paused():

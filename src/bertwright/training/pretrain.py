@@ -18,7 +18,7 @@ from bertwright.data.shards import ShardSet, Split
 from bertwright.files import sha256_of
 from bertwright.model import machine
 from bertwright.model.bert import Bert
-from bertwright.model.weights import load_model, read_config, save_model
+from bertwright.model.weights import load_model, read_config, read_wordpiece, save_model
 from bertwright.objectives import OBJECTIVES, Objective
 from bertwright.predict import Predictor
 from bertwright.text.wordpiece import WordPiece
@@ -58,8 +58,13 @@ def pretrain(
     device = machine.prepare(config.threads)
     shards = ShardSet.open(data)
     if init is not None:
-        model = read_config(init)
-        shards.check_vocabulary(WordPiece.load(init))
+        recipe, model = model, read_config(init)
+        shards.check_vocabulary(read_wordpiece(init, model))
+        if (recipe.num_hidden_layers, recipe.hidden_size) != (model.num_hidden_layers, model.hidden_size):
+            shape = f"{model.num_hidden_layers} layers, hidden size {model.hidden_size}"
+            on_event({"kind": "message", "text": f"the shape is that of {init} ({shape}), not the recipe's"})
+    else:
+        model = dataclasses.replace(model, vocab_size=shards.wordpiece.vocab_size)
     model = _fitted(model, config, shards.wordpiece)
     dtype = machine.compute_dtype(config.precision, device)
     config = dataclasses.replace(config, precision="fp32" if dtype.itemsize == 4 else "bf16")
@@ -89,7 +94,6 @@ def pretrain(
 def _fitted(model: BertConfig, config: PretrainConfig, wordpiece: WordPiece) -> BertConfig:
     return dataclasses.replace(
         model,
-        vocab_size=wordpiece.vocab_size,
         pad_token_id=wordpiece.pad_id,
         hidden_dropout_prob=config.dropout,
         attention_probs_dropout_prob=config.dropout,
@@ -148,5 +152,7 @@ def _samples(model: Bert, shards: ShardSet, count: int = 8) -> list[dict[str, An
         place = whole[len(whole) // 2]
         answer, ids[place] = wordpiece.tokens[ids[place]], wordpiece.mask_id
         text = wordpiece.decode(ids)
+        if text.count("[MASK]") != 1:  # the text itself speaks of [MASK]
+            continue
         samples.append({"text": text, "answer": answer, "after": predictor.fill(text)})
     return samples

@@ -1,0 +1,24 @@
+"""What a worker process does before its first piece of work.
+
+ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=follow_parent)
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+
+
+def follow_parent() -> None:
+    """Leave Ctrl-C to the parent process, and end when it ends, even if it was killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
