@@ -1,9 +1,11 @@
 """Bad input at the command line: one message (what, where, what to type), status 1, no traceback, nothing lost."""
 
 import errno
+import io
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from pydoc_data import topics
@@ -324,3 +326,44 @@ def test_a_loss_that_is_not_a_number(here: Path, refused: Refused) -> None:
         else []
     )
     assert all(row["step"] < 40 for row in rows)
+
+
+# Words that cannot be meant
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("fill run a[MASK]", "this is a run folder"),
+        ("report run --lang fr", "fr"),
+        ("data build corpus.txt --vocab vocab --out new --workers -1", "workers must not be negative"),
+        ("vocab corpus.txt --out new --threads -1", "threads must not be negative"),
+        ("vocab corpus.txt --out train.csv", "a file is in the way"),
+        ("pretrain tiny --data shards --out new --seed 99999999999999999999", "seed"),
+        ("data build corpus.txt --vocab vocab --out new --seed 99999999999999999999", "seed"),
+        ("pretrain tiny --data shards --out new --config settings.json", "'train'"),
+    ],
+)
+def test_words_that_cannot_be_meant(command: str, message: str, here: Path, refused: Refused) -> None:
+    (here / "settings.json").write_text('{"train": 5}')
+    assert message in refused(command)
+    assert not (here / "new").exists()
+
+
+@pytest.mark.parametrize(("given", "message"), [(b"a film\ncaf\xe9\n", "row 2"), (b"", "no text")])
+def test_standard_input_that_cannot_be_read(
+    given: bytes, message: str, here: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = "finetune classify --train train.csv --dev train.csv --init run/model --out labels --epochs 1"
+    assert run([*words.split(), *TRAINING]) == 0
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
+    assert message in refused("predict labels/model --input -")
+
+
+def test_evaluation_may_name_other_columns(here: Path) -> None:
+    words = "finetune classify --train train.csv --dev train.csv --init run/model --out labels --epochs 1"
+    assert run([*words.split(), *TRAINING]) == 0
+    (here / "other.csv").write_text(LABELLED.replace("text,label", "body,kind"))
+    assert (
+        run(["evaluate", "labels/model", "--data", "other.csv", "--text-column", "body", "--label-column", "kind"]) == 0
+    )

@@ -205,3 +205,24 @@ def test_real_sentences_have_a_sensible_length(shared_data: Path, name: str, sho
     assert shortest < sum(map(len, sentences)) / len(sentences) < longest
     endings = sum(sentence[-1] in '.!?。！？；…"”』」)' for sentence in sentences)
     assert endings / len(sentences) > 0.85
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [("big5", "我們在這裡學習中文，天氣很好。"), ("euc-jp", "これはにほんごのぶんしょうです。")],
+)
+def test_other_eastern_encodings_are_refused(tmp_path: Path, encoding: str, text: str) -> None:
+    (tmp_path / "a.txt").write_bytes(f"{text}\n".encode(encoding))
+    with pytest.raises(BertwrightError, match=r"row 1: byte 0x.. is not UTF-8"):
+        list(read_texts(tmp_path / "a.txt"))
+
+
+def test_a_json_row_nested_too_deep_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("[" * 200_000 + "\n")
+    with pytest.raises(BertwrightError, match="row 1"):
+        list(read_texts(tmp_path / "a.jsonl"))
+
+
+@pytest.mark.parametrize("text", ["a" + "." * 200_000 + "b", "字" + "…." * 100_000 + "b", "A. " * 100_000])
+def test_hostile_punctuation_takes_linear_time(text: str) -> None:
+    assert "".join(split_sentences(text)).replace(" ", "") == text.replace(" ", "")

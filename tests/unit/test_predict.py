@@ -270,3 +270,27 @@ def test_the_loss_is_the_mean_of_minus_log_probability(classifier):
 def test_a_pretrained_model_cannot_be_evaluated(pretrained, tmp_path):
     with pytest.raises(BertwrightError, match="not fine-tuned"):
         evaluate(pretrained, tmp_path / "dev.csv")
+
+
+# Vocabulary and embeddings of different sizes
+
+
+def test_embeddings_may_have_rows_to_spare(pretrained):
+    short = WordPiece(pretrained.wordpiece.tokens[:-3], lowercase=True)
+    answers = Predictor(pretrained.model, short).fill("[MASK]", top_k=short.vocab_size)
+    assert sum(answer["score"] for answer in answers) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_a_vocabulary_longer_than_the_embeddings_is_refused(pretrained, tmp_path):
+    pretrained.model.save_pretrained(tmp_path / "model", pretrained.wordpiece)
+    WordPiece([*pretrained.wordpiece.tokens, "more"], lowercase=True).save(tmp_path / "model")
+    with pytest.raises(BertwrightError, match="the vocabulary has"):
+        Predictor.load(tmp_path / "model")
+
+
+def test_a_tagger_does_not_pass_for_a_classifier(classifier, tmp_path):
+    classifier.model.save_pretrained(tmp_path / "model", classifier.wordpiece)
+    config = json.loads((tmp_path / "model/config.json").read_text())
+    (tmp_path / "model/config.json").write_text(json.dumps(config | {"architectures": ["BertForTokenClassification"]}))
+    with pytest.raises(BertwrightError, match="BertForTokenClassification"):
+        Predictor.load(tmp_path / "model")

@@ -361,3 +361,20 @@ def test_numbers_become_scalars_by_kind_and_name(tmp_path, monkeypatch):
     board.log({"kind": "train", "step": 5, "lr": 0.5, "mlm_loss": 2.0})
     board.close()
     assert told == [(str(tmp_path), 5), ("train/lr", 0.5, 5), ("train/mlm_loss", 2.0, 5), "closed"]
+
+
+def test_a_folder_of_other_things_is_refused_and_left_alone(tmp_path):
+    folder = tmp_path / "mine"
+    (folder / ".cache.tmp").mkdir(parents=True)
+    (folder / ".bashrc.old").write_text("mine")
+    with pytest.raises(BertwrightError, match="something else is here already"):
+        RunFolder.create(folder, CONFIG, resume=False)
+    assert {path.name for path in folder.iterdir()} == {".cache.tmp", ".bashrc.old", "run.lock"}
+
+
+def test_fine_tuning_may_not_change_when_it_looks(tmp_path):
+    config = {"kind": "finetune", "train": {"epochs": 3, "eval_every": 10}}
+    with RunFolder.create(tmp_path / "run", config, resume=False):
+        pass
+    with pytest.raises(BertwrightError, match=r"train\.eval_every"):
+        RunFolder.create(tmp_path / "run", {**config, "train": {"epochs": 3, "eval_every": 20}}, resume=True)

@@ -384,3 +384,41 @@ def test_a_configuration_of_another_size_names_the_tensor(folder):
     edit_config(folder, vocab_size=41)
     with pytest.raises(BertwrightError, match=r"word_embeddings.weight' has shape \(40, 16\).*asks for \(41, 16\)"):
         load_model(folder)
+
+
+# Saving where something is
+
+
+def test_saving_where_it_was_loaded_from_keeps_the_other_files(folder):
+    (folder / "notes.txt").write_text("mine")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    load_model(folder).save_pretrained(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before | {
+        "README.md": (folder / "README.md").read_bytes()
+    }
+    assert WordPiece.load(folder).tokens == WORDPIECE.tokens
+
+
+def test_other_heads_keep_the_vocabulary_alone(folder):
+    (folder / "task.json").write_text("{}")
+    save_model(make(["classify"]), folder)
+    assert {"vocab.txt", "tokenizer.json"} <= {path.name for path in folder.iterdir()}
+    assert not (folder / "task.json").exists()
+
+
+def test_a_folder_of_other_things_is_not_replaced(folder):
+    with pytest.raises(BertwrightError, match="something else is here already"):
+        make(["mlm"]).save_pretrained(folder.parent)
+    assert (folder / "model.safetensors").exists()
+
+
+def test_a_model_is_saved_into_the_folder_one_stands_in(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make(["mlm"]).save_pretrained(".")
+    assert (tmp_path / "model.safetensors").exists()
+
+
+def test_a_run_folder_is_told_from_its_model(tmp_path):
+    (tmp_path / "config.json").write_text('{"kind": "pretrain", "train": {}}')
+    with pytest.raises(BertwrightError, match=r"this is a run folder.*\n.*model"):
+        read_config(tmp_path)

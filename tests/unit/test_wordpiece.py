@@ -1,12 +1,13 @@
 """Vocabularies in and out, encodings, and text back from ids."""
 
+import errno
 import json
 import logging
 from pathlib import Path
 
 import pytest
 
-from bertwright.errors import BertwrightError
+from bertwright.errors import BertwrightError, DiskFullError
 from bertwright.text.wordpiece import SPECIAL_TOKENS, WordPiece
 
 TOKENS = [
@@ -205,3 +206,33 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path, wordpiece: Word
     (tmp_path / "file").touch()
     with pytest.raises(BertwrightError, match="a file is in the way"):
         wordpiece.save(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"strip_accents": False}, {"tokenize_chinese_chars": False}, {"tokenizer_class": "BertJapaneseTokenizer"}],
+)
+def test_other_rules_than_bert_s_are_refused(tmp_path: Path, wordpiece: WordPiece, change: dict[str, object]) -> None:
+    wordpiece.save(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | change))
+    with pytest.raises(BertwrightError, match=next(iter(change))):
+        WordPiece.load(tmp_path)
+
+
+def test_a_disk_that_fills_leaves_the_vocabulary_that_was_there(
+    tmp_path: Path, wordpiece: WordPiece, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wordpiece.save(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    write = Path.write_bytes
+
+    def full(path: Path, data: bytes) -> int:
+        if "tokenizer.json" in path.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(DiskFullError):
+        WordPiece([*wordpiece.tokens, "more"], lowercase=True).save(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

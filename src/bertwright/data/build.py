@@ -128,7 +128,8 @@ class _Reader:
         """Return which share of the corpus so many characters are, taking the unread files to be like those read."""
         if not self._bytes_done:
             # Inside the first file: text is rarely packed tighter than four to one.
-            return min(0.99, characters / (4 * self._bytes))
+            packed = self._files[0].suffix in (".gz", ".xz", ".zst")
+            return min(0.99, characters / ((4 if packed else 1) * self._bytes))
         return characters / (self._characters * max(1.0, self._bytes / self._bytes_done))
 
 
