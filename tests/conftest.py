@@ -2,7 +2,6 @@
 
 import logging
 import os
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -53,9 +52,9 @@ def _repeatable() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _unchanged_logging() -> Iterator[None]:
-    """The command line turns the package's log to the console; the next test finds it as it was."""
+def _unchanged_logging() -> None:
+    """The command line turns the package's log to the console, in fixtures of whole modules too; no test sees that."""
     logger = logging.getLogger("bertwright")
-    before = logger.handlers[:], logger.level, logger.propagate
-    yield
-    logger.handlers[:], logger.level, logger.propagate = before
+    logger.handlers[:] = []
+    logger.setLevel(logging.NOTSET)
+    logger.propagate = True

@@ -111,7 +111,7 @@ def test_a_disk_that_really_is_full(tmp_path):
 
 def test_a_file_in_the_way_is_no_mystery(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="file"), new_folder(tmp_path / "file/model"):
+    with pytest.raises(BertwrightError, match="a file is in the way"), new_folder(tmp_path / "file/model"):
         pass
 
 
