@@ -45,7 +45,7 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "legend_kept": ("left as it is", "保持原样"),
     "segment_a": ("segment A", "片段 A"),
     "segment_b": ("segment B", "片段 B"),
-    "next_sentence": ("next sentence", "下一句"),
+    "next_sentence": ("next sentence: {label}", "下一句：{label}"),
     "tokens": ("{count:,} tokens", "{count:,} 个词元"),
     "to_guess": ("{count:,} to be guessed", "{count:,} 个待预测"),
     # The report

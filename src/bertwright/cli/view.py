@@ -219,7 +219,7 @@ def print_example(view: ExampleView, lang: Lang, *, title: str) -> None:
     facts = [title, say("tokens", lang, count=len(view.tokens)), say("to_guess", lang, count=to_guess)]
     if view.next_sentence_label is not None:
         label = say("not_next" if view.next_sentence_label else "is_next", lang)
-        facts.append(f"{say('next_sentence', lang)}: [bold]{label}[/]")
+        facts.append(say("next_sentence", lang, label=f"[bold]{label}[/]"))
     out.print(" · ".join(facts))
     for segment, name in enumerate(("segment_a", "segment_b")):
         cells = [_cell(token.shown, token.state, token.original, SEGMENT_STYLES[segment])
@@ -289,7 +289,7 @@ def print_before_after(sample: Mapping[str, Any], lang: Lang) -> None:
     head.highlight_words(["[MASK]"], STATE_STYLES["mask"])
     out.print(head)
     for key in ("before", "after"):
-        line = Text(f"  {say(f'report_{key}', lang)}: ", style="dim")
+        line = Text(f"  {say(f'report_{key}', lang)}{'：' if lang == 'zh' else ': '}", style="dim")
         for guess in sample[key]:
             style = "bold green" if guess["token_str"] == sample["answer"] else "default"
             line.append(f"{guess['token_str']} ", style=style).append(f"{guess['score']:.1%}   ", style="dim")
