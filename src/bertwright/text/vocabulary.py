@@ -11,13 +11,15 @@ Every character of the corpus is in the vocabulary, so no word of it becomes [UN
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import heapq
 import logging
 import multiprocessing
 import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -217,6 +219,19 @@ def _specials(unused_slots: int) -> list[str]:
     return ["[PAD]", *before, "[UNK]", "[CLS]", "[SEP]", "[MASK]", *after]
 
 
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Merging makes sets by the hundred thousand and no cycles; looking for these takes a tenth of its time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@_no_garbage_collection()
 def merge_pairs(
     words: Mapping[str, int], alphabet: list[str], size: int, min_frequency: int, tell: Progress | None = None
 ) -> list[str]:
