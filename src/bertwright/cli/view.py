@@ -46,7 +46,7 @@ STATE_STYLES = {
 
 
 def log_to_console(*, quiet: bool) -> None:
-    """Show the library's log on standard error, each message once: everything from INFO on, or warnings alone."""
+    """Show the log on standard error, each message once: everything from INFO on, or warnings alone."""
     handler = RichHandler(console=err, show_time=False, show_path=False, show_level=False, markup=False)
     seen: set[str] = set()
 
