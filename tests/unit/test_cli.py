@@ -220,6 +220,10 @@ def test_a_bad_configuration_file_names_the_key(tmp_path: Path, capsys: pytest.C
         ),
         (IsADirectoryError(errno.EISDIR, "Is a directory", "dir"), "error: dir: Is a directory\n"),
         (MemoryError(), "error: not enough memory\n  → lower --micro-batch-tokens"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+            "error: not enough memory\n  → lower --micro-batch-tokens",
+        ),
         (KeyError("x"), "error: something unexpected happened (KeyError: 'x')\n  → type the same command with --debug"),
     ],
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -254,7 +254,7 @@ def predict(
         text_column: Column of the text in --input; by default the one the model was trained on.
     """
     from bertwright.predict import Predictor
-    from bertwright.text.corpus import read_lines
+    from bertwright.text.corpus import decode_lines, read_lines
 
     if bool(texts) == (input is not None):
         found = "texts and --input together" if texts else "no text"
@@ -263,28 +263,17 @@ def predict(
     if input is None:
         answers = predictor.predict(texts)
     elif str(input) == "-":
-        answers = predictor.predict(_some(_lines_of_standard_input(), "standard input"))
+        answers = predictor.predict(_texts(decode_lines(sys.stdin.buffer, "standard input"), "standard input"))
     elif input.suffix == ".txt":
-        answers = predictor.predict(_some([line.rstrip("\n") for line in read_lines(input)], input))
+        answers = predictor.predict(_texts(read_lines(input), input))
     else:
         answers = predictor.predict_examples(predictor.require_task().read(input, labelled=False))
     for answer in answers:
         print_json(answer)
 
 
-def _lines_of_standard_input() -> list[str]:
-    lines = sys.stdin.buffer.read().split(b"\n")
-    texts = []
-    for row, line in enumerate(lines if lines[-1] else lines[:-1], start=1):
-        try:
-            texts.append(line.decode("utf-8-sig" if row == 1 else "utf-8").removesuffix("\r"))
-        except UnicodeDecodeError as error:
-            where = f"standard input, row {row:,}"
-            raise BertwrightError(f"byte 0x{line[error.start]:02x} is not UTF-8", where=where) from None
-    return texts
-
-
-def _some(texts: list[str], where: object) -> list[str]:
+def _texts(lines: Iterable[str], where: object) -> list[str]:
+    texts = [line.rstrip("\n") for line in lines]
     if not texts:
         raise BertwrightError("no text", where=where, fix="give one text a line")
     return texts

@@ -52,7 +52,9 @@ def log_to_console(*, quiet: bool) -> None:
 
     def is_new(record: logging.LogRecord) -> bool:
         message = record.getMessage()
-        return message not in seen and not seen.add(message)  # type: ignore[func-returns-value]
+        new = message not in seen
+        seen.add(message)
+        return new
 
     handler.addFilter(is_new)
     logger = logging.getLogger("bertwright")

@@ -18,7 +18,7 @@ import logging
 import lzma
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -159,36 +159,49 @@ def read_lines(path: Path) -> Iterator[str]:
     Raises:
         BertwrightError: the file is missing, binary, damaged or in another encoding; file and row are named.
     """
-    encoding, row, only_ascii = "utf-8", 0, True
+    row = 0
     try:
         with _open(path) as stream:
-            for row, line in enumerate(stream, start=1):
-                if b"\0" in line:
-                    raise BertwrightError(_binary(line), where=f"{path}, row {row:,}", fix="save it as UTF-8 text")
-                try:
-                    text = line.decode(encoding)
-                except UnicodeDecodeError:
-                    if not (only_ascii and _is_gb18030(line)):
-                        raise
-                    encoding = "gb18030"
-                    _logger.warning("%s: read as GB18030, since row %d is not UTF-8", path, row)
-                    text = line.decode(encoding)
-                only_ascii = only_ascii and text.isascii()
-                if row == 1:
-                    text = text.removeprefix("\ufeff")
-                yield text.removesuffix("\n").removesuffix("\r") + "\n"
+            for text in decode_lines(stream, path):
+                row += 1
+                yield text
     except FileNotFoundError:
         raise BertwrightError("no such file", where=path, fix="check the spelling") from None
-    except UnicodeDecodeError as error:
-        what = f"byte 0x{error.object[error.start]:02x} is not {encoding.upper()}"
-        raise BertwrightError(
-            what, where=f"{path}, row {row:,}", fix="save it as UTF-8, with iconv for instance"
-        ) from None
     except (EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, gzip.BadGzipFile) as error:
         what = f"damaged compressed data ({error})"
         raise BertwrightError(what, where=f"{path}, after row {row:,}", fix="make or download the file again") from None
     except OSError as error:
         raise BertwrightError(f"cannot be read ({error.strerror or error})", where=path) from None
+
+
+def decode_lines(lines: Iterable[bytes], name: object) -> Iterator[str]:
+    r"""Yield lines as text, each ending in `\n`: UTF-8, or GB18030 from the first row that is that and no UTF-8.
+
+    Args:
+        lines: as a binary file yields them.
+        name: what they come from, for messages.
+
+    Raises:
+        BertwrightError: they are binary or in another encoding; the row is named.
+    """
+    encoding, only_ascii = "utf-8", True
+    for row, line in enumerate(lines, start=1):
+        if b"\0" in line:
+            raise BertwrightError(_binary(line), where=f"{name}, row {row:,}", fix="save it as UTF-8 text")
+        try:
+            text = line.decode(encoding)
+        except UnicodeDecodeError as error:
+            if encoding == "gb18030" or not (only_ascii and _is_gb18030(line)):
+                what = f"byte 0x{line[error.start]:02x} is not {encoding.upper()}"
+                where = f"{name}, row {row:,}"
+                raise BertwrightError(what, where=where, fix="save it as UTF-8, with iconv for instance") from None
+            encoding = "gb18030"
+            _logger.warning("%s: read as GB18030, since row %d is not UTF-8", name, row)
+            text = line.decode(encoding)
+        only_ascii = only_ascii and text.isascii()
+        if row == 1:
+            text = text.removeprefix("\ufeff")
+        yield text.removesuffix("\n").removesuffix("\r") + "\n"
 
 
 def _open(path: Path) -> io.BufferedReader:
