@@ -29,7 +29,8 @@ from bertwright.model.bert import Bert
 from bertwright.model.heads import Head
 from bertwright.model.weights import read_wordpiece
 from bertwright.tasks import Example, Feature, Prediction, Task, adopt_classifier, load_task, task_from_json
-from bertwright.text.wordpiece import Encoding, WordPiece
+from bertwright.text.encoding import Encoding
+from bertwright.text.wordpiece import WordPiece
 
 BATCH_TOKENS = 8_192
 """Most tokens of a batch, unless said otherwise."""

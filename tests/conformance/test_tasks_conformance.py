@@ -23,10 +23,11 @@ from bertwright.tasks import (
     task_from_json,
     task_to_json,
 )
+from bertwright.text.rules import TextRules
 from bertwright.text.wordpiece import SPECIAL_TOKENS, WordPiece
 
 WORDS = "a the good bad fine poor film plot actor scene was is very not ! ."
-WORDPIECE = WordPiece([*SPECIAL_TOKENS, *WORDS.split()], lowercase=True)
+WORDPIECE = WordPiece([*SPECIAL_TOKENS, *WORDS.split()], TextRules(lowercase=True))
 CONFIG = BertConfig(
     vocab_size=WORDPIECE.vocab_size,
     hidden_size=16,

@@ -14,6 +14,7 @@ import pytest
 
 from bertwright.config import DataConfig
 from bertwright.data.build import build_shards
+from bertwright.text.rules import TextRules
 from bertwright.text.wordpiece import SPECIAL_TOKENS, WordPiece
 
 pytestmark = pytest.mark.slow
@@ -23,7 +24,7 @@ SUBJECTS, VERBS, PLACES = (
     ["sees", "likes", "hears", "fears", "seeks"],
     ["here", "there", "now"],
 )
-WORDPIECE = WordPiece([*SPECIAL_TOKENS, "the", ".", *SUBJECTS, *VERBS, *PLACES], lowercase=True)
+WORDPIECE = WordPiece([*SPECIAL_TOKENS, "the", ".", *SUBJECTS, *VERBS, *PLACES], TextRules(lowercase=True))
 SPEEDS = {"tokens_per_second", "mfu", "seconds"}
 PRETRAIN = (
     "pretrain tiny --steps 40 --batch-tokens 300 --micro-batch-tokens 120 --lr 1e-3 --log-every 2 --eval-every 9"

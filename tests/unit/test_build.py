@@ -17,6 +17,7 @@ from bertwright.data.shards import ShardSet
 from bertwright.data.show import describe_example
 from bertwright.errors import BertwrightError, DiskFullError
 from bertwright.text.corpus import read_texts
+from bertwright.text.rules import TextRules
 from bertwright.text.sentences import split_sentences
 from bertwright.text.wordpiece import WordPiece
 
@@ -25,7 +26,7 @@ WORDS = [f"w{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(400)]
 
 @pytest.fixture(scope="module")
 def wordpiece():
-    return WordPiece(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *WORDS], lowercase=True)
+    return WordPiece(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *WORDS], TextRules(lowercase=True))
 
 
 def document(rng, sentences):
@@ -112,7 +113,7 @@ def test_single_segments_hold_every_token_once(corpus, wordpiece, tmp_path):
 
 
 def test_a_large_vocabulary_takes_wider_tokens(corpus, wordpiece, tmp_path):
-    large = WordPiece([*wordpiece.tokens, *(f"x{i}" for i in range(70_000))], lowercase=True)
+    large = WordPiece([*wordpiece.tokens, *(f"x{i}" for i in range(70_000))], TextRules(lowercase=True))
     for name, vocabulary in (("small", wordpiece), ("large", large)):
         build_shards([corpus], vocabulary, tmp_path / name, DataConfig())
     small, wide = (ShardSet.open(tmp_path / name).split("train") for name in ("small", "large"))

@@ -9,6 +9,7 @@ from bertwright.data.build import build_shards
 from bertwright.data.loader import PretrainLoader, ShortFirst
 from bertwright.data.shards import ShardSet
 from bertwright.errors import BertwrightError
+from bertwright.text.rules import TextRules
 from bertwright.text.wordpiece import WordPiece
 
 WORDS = [f"w{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(300)]
@@ -28,7 +29,7 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def wordpiece():
-    return WordPiece(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *WORDS], lowercase=True)
+    return WordPiece(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *WORDS], TextRules(lowercase=True))
 
 
 @pytest.fixture(scope="module")

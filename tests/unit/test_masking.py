@@ -7,6 +7,7 @@ from scipy.stats import binomtest, chisquare
 from bertwright.config import MaskingConfig
 from bertwright.data.counter import below, hashed, uniform
 from bertwright.data.masking import MaskVocabulary, mask_tokens
+from bertwright.text.rules import TextRules
 from bertwright.text.wordpiece import WordPiece
 
 LIKELY = 1e-4
@@ -15,7 +16,7 @@ TOKENS = ["[PAD]", "[unused0]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 
 @pytest.fixture(scope="module")
 def vocabulary():
-    return MaskVocabulary.of(WordPiece(TOKENS, lowercase=True))
+    return MaskVocabulary.of(WordPiece(TOKENS, TextRules(lowercase=True)))
 
 
 def sequences(lengths, seed=0):

@@ -17,10 +17,11 @@ from bertwright.model.heads import ClassificationHead, MaskedLMHead, NextSentenc
 from bertwright.model.weights import save_model
 from bertwright.predict import Predictor, cut_by_tokens
 from bertwright.tasks import ClassifyTask, save_fine_tuned
+from bertwright.text.rules import TextRules
 from bertwright.text.wordpiece import SPECIAL_TOKENS, WordPiece
 
 WORDS = "paris is the capital of france . play ##ing 北 京"
-WORDPIECE = WordPiece([*SPECIAL_TOKENS, *WORDS.split()], lowercase=True)
+WORDPIECE = WordPiece([*SPECIAL_TOKENS, *WORDS.split()], TextRules(lowercase=True))
 CONFIG = BertConfig(
     vocab_size=WORDPIECE.vocab_size,
     hidden_size=16,
@@ -276,14 +277,14 @@ def test_a_pretrained_model_cannot_be_evaluated(pretrained, tmp_path):
 
 
 def test_embeddings_may_have_rows_to_spare(pretrained):
-    short = WordPiece(pretrained.wordpiece.tokens[:-3], lowercase=True)
+    short = WordPiece(pretrained.wordpiece.tokens[:-3], TextRules(lowercase=True))
     answers = Predictor(pretrained.model, short).fill("[MASK]", top_k=short.vocab_size)
     assert sum(answer["score"] for answer in answers) == pytest.approx(1.0, abs=1e-5)
 
 
 def test_a_vocabulary_longer_than_the_embeddings_is_refused(pretrained, tmp_path):
     pretrained.model.save_pretrained(tmp_path / "model", pretrained.wordpiece)
-    WordPiece([*pretrained.wordpiece.tokens, "more"], lowercase=True).save(tmp_path / "model")
+    WordPiece([*pretrained.wordpiece.tokens, "more"], TextRules(lowercase=True)).save(tmp_path / "model")
     with pytest.raises(BertwrightError, match="the vocabulary has"):
         Predictor.load(tmp_path / "model")
 

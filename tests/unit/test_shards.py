@@ -10,6 +10,7 @@ from bertwright.data.counter import generator
 from bertwright.data.pairs import build_examples
 from bertwright.data.shards import Counts, Manifest, ShardSet, token_dtype, write_shard
 from bertwright.errors import BertwrightError
+from bertwright.text.rules import TextRules
 from bertwright.text.wordpiece import WordPiece
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -17,7 +18,7 @@ SHARDS = [[[5, 9, 30], [4, 4]], [[7, 7, 7, 7], [60, 2], [3]]]
 
 
 def wordpiece(size=120):
-    return WordPiece([*SPECIALS, *(f"w{i}" for i in range(size - 5))], lowercase=True)
+    return WordPiece([*SPECIALS, *(f"w{i}" for i in range(size - 5))], TextRules(lowercase=True))
 
 
 @pytest.fixture
@@ -163,6 +164,7 @@ def test_the_vocabulary_travels_with_the_shards(make):
     with pytest.raises(BertwrightError, match="another vocabulary: 120 entries"):
         shards.check_vocabulary(wordpiece(121))
     (folder / "vocab.txt").write_text("\n".join([*SPECIALS, "other"]) + "\n")
+    (folder / "tokenizer.json").unlink()
     with pytest.raises(BertwrightError, match="another vocabulary"):
         _ = ShardSet.open(folder).wordpiece
 

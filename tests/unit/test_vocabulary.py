@@ -43,7 +43,7 @@ def test_google_order_and_exact_size(corpus: Path) -> None:
 def test_cased_keeps_case_and_accents(corpus: Path) -> None:
     trained = train_vocabulary([corpus], VocabConfig(size=80, cased=True))
     assert {"É", "##ï"} < set(trained.wordpiece.tokens)
-    assert not trained.wordpiece.lowercase
+    assert not trained.wordpiece.rules.lowercase
 
 
 def test_nothing_of_the_text_is_unknown(corpus: Path) -> None:
@@ -85,14 +85,14 @@ def test_rare_characters_can_be_left_out_and_are_counted(corpus: Path, caplog: p
     assert "rarer than asked for" in caplog.text
 
 
-def test_words_over_100_characters_are_the_one_exception(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "a.txt").write_text("aaa bbb aaa " + "b" * 100 + " " + "c" * 101)
+def test_words_over_200_characters_are_the_one_exception(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "a.txt").write_text("aaa bbb aaa " + "b" * 200 + " " + "c" * 201)
     with caplog.at_level(logging.WARNING):
         trained = train_vocabulary([tmp_path], VocabConfig(size=20))
-    assert trained.report["words_over_100_characters"] == 1
+    assert trained.report["words_too_long"] == 1
     assert trained.report["unknown_rate"] == 0
     assert "c" not in trained.wordpiece.tokens
-    assert "over 100 characters" in caplog.text
+    assert "over 200 characters" in caplog.text
 
 
 def test_the_wrong_language_is_said(corpus: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -23,9 +23,10 @@ from bertwright.model.weights import (
     save_model,
     to_hugging_face,
 )
+from bertwright.text.rules import TextRules
 from bertwright.text.wordpiece import SPECIAL_TOKENS, WordPiece
 
-WORDPIECE = WordPiece([*SPECIAL_TOKENS, *(f"w{number}" for number in range(35))], lowercase=True)
+WORDPIECE = WordPiece([*SPECIAL_TOKENS, *(f"w{number}" for number in range(35))], TextRules(lowercase=True))
 CONFIG = BertConfig(
     vocab_size=WORDPIECE.vocab_size,
     hidden_size=16,

@@ -323,7 +323,7 @@ def _card(model: Bert, wordpiece: WordPiece | None) -> str:
     casing = (
         ""
         if wordpiece is None
-        else f"- vocabulary: {wordpiece.vocab_size:,} entries, {'un' if wordpiece.lowercase else ''}cased\n"
+        else f"- vocabulary: {wordpiece.vocab_size:,} entries, {'un' if wordpiece.rules.lowercase else ''}cased\n"
     )
     return (
         "---\nlibrary_name: transformers\ntags: [bert, bertwright]\n---\n# BERT\n\n"

@@ -17,6 +17,7 @@ import heapq
 import logging
 import multiprocessing
 import os
+import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,14 +28,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from tokenizers import normalizers, pre_tokenizers
-
 from bertwright.config import VocabConfig
 from bertwright.errors import BertwrightError
 from bertwright.processes import follow_parent
-from bertwright.text.chunks import chunks_of, cut
 from bertwright.text.corpus import find_files, read_texts
-from bertwright.text.wordpiece import MAX_WORD_CHARACTERS, WordPiece
+from bertwright.text.rules import TextRules
+from bertwright.text.wordpiece import WordPiece
 
 Progress = Callable[[str, float], None]
 """Called with the stage (`count` or `merge`) and the share of it that is done."""
@@ -43,6 +42,9 @@ _UNUSED_BEFORE_SPECIALS = 99
 _MAX_MERGED_WORDS = 1 << 20
 _MAX_COUNTED_CHUNKS = 1 << 20
 _PARALLEL_FROM_BYTES = 16_000_000
+_CHINESE = r"\u3400-\u4dbf\u4e00-\u9fff"
+_HAS_CHINESE = re.compile(rf"[{_CHINESE}]")
+_CHINESE_CHUNKS = re.compile(rf"[{_CHINESE}]|[^ {_CHINESE}]+")
 _logger = logging.getLogger(__name__)
 
 
@@ -93,23 +95,23 @@ def train_vocabulary(
     started = time.perf_counter()
     tell = progress or (lambda stage, share: None)
     files = find_files(paths)
-    counts = _count(files, lowercase=not config.cased, threads=threads, tell=tell)
+    rules = TextRules(lowercase=not config.cased)
+    counts = _count(files, rules, threads=threads, tell=tell)
     if not counts.words:
         raise BertwrightError("there is no word in this corpus", where=files[0], fix="give files with text in them")
     dropped = _rare_characters(counts.words, config.min_character_frequency)
     usable = {
         word: count
         for word, count in counts.words.items()
-        if len(word) <= MAX_WORD_CHARACTERS and not (dropped and dropped.intersection(word))
+        if len(word) <= rules.max_word_characters and not (dropped and dropped.intersection(word))
     }
     first, inside = _alphabet(usable)
     specials = _specials(config.unused_slots)
-    smallest = len(specials) + len(first) + len(inside)
-    if config.size < smallest:
+    if config.size < (smallest := len(specials) + len(first) + len(inside)):
         raise _too_small(config, smallest, len(specials), counts.words)
     pieces = merge_pairs(usable, first + inside, config.size - len(specials), config.min_frequency, tell)
     tell("merge", 1.0)
-    wordpiece = WordPiece(specials + pieces, lowercase=not config.cased)
+    wordpiece = WordPiece(specials + pieces, rules)
     report = {
         "size": wordpiece.vocab_size,
         "requested_size": config.size,
@@ -132,7 +134,7 @@ def train_vocabulary(
     return TrainedVocabulary(wordpiece, report)
 
 
-def _count(files: list[Path], *, lowercase: bool, threads: int | None, tell: Progress) -> WordCounts:
+def _count(files: list[Path], rules: TextRules, *, threads: int | None, tell: Progress) -> WordCounts:
     if threads is not None and threads < 0:
         raise BertwrightError(f"threads must not be negative, not {threads}")
     sizes = [file.stat().st_size for file in files]
@@ -141,12 +143,12 @@ def _count(files: list[Path], *, lowercase: bool, threads: int | None, tell: Pro
     if workers == 1 or total < _PARALLEL_FROM_BYTES:
         for file, size in zip(files, sizes, strict=True):
             tell("count", done / total)
-            counts.add(count_words(file, lowercase=lowercase))
+            counts.add(count_words(file, rules))
             done += size
         return counts
     # Fresh interpreters: a fork would copy the locks of whatever threads the caller runs.
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=follow_parent) as executor:
-        running = {executor.submit(count_words, f, lowercase=lowercase): s for f, s in zip(files, sizes, strict=True)}
+        running = {executor.submit(count_words, f, rules): s for f, s in zip(files, sizes, strict=True)}
         try:
             for future in as_completed(running):
                 counts.add(future.result())
@@ -162,33 +164,31 @@ def _count(files: list[Path], *, lowercase: bool, threads: int | None, tell: Pro
     return counts
 
 
-def count_words(file: Path, *, lowercase: bool) -> WordCounts:
+def count_words(file: Path, rules: TextRules) -> WordCounts:
     """Count the words of one corpus file."""
     counts = WordCounts()
     chunks: Counter[str] = Counter()
     for text in read_texts(file):
         counts.num_documents += 1
         counts.num_bytes += len(text) if text.isascii() else len(text.encode())
-        chunks.update(chunks_of(text.replace("\n", " ")))
+        chunks.update(_chunks_of(text.replace("\n", " ")))
         if len(chunks) > _MAX_COUNTED_CHUNKS:
-            _add_chunks(chunks, counts.words, lowercase)
+            _add_chunks(chunks, counts.words, rules)
             chunks.clear()
-    _add_chunks(chunks, counts.words, lowercase)
+    _add_chunks(chunks, counts.words, rules)
     return counts
 
 
-def _add_chunks(chunks: Mapping[str, int], words: Counter[str], lowercase: bool) -> None:
-    normalize = normalizers.BertNormalizer(lowercase=lowercase).normalize_str
-    split = pre_tokenizers.BertPreTokenizer().pre_tokenize_str
-    others: dict[str, int] = defaultdict(int)
+def _chunks_of(text: str) -> list[str]:
+    """Return what lies between spaces, and each Chinese character: they repeat, and may be cut into words alone."""
+    if not text.isascii() and _HAS_CHINESE.search(text):
+        return _CHINESE_CHUNKS.findall(text)
+    return text.split(" ")
+
+
+def _add_chunks(chunks: Mapping[str, int], words: Counter[str], rules: TextRules) -> None:
     for chunk, count in chunks.items():
-        for part in cut(chunk, lowercase=lowercase):
-            if part.isascii() and part.isprintable():
-                words[part] += count
-            else:
-                others[part] += count
-    for part, count in others.items():
-        for word, _ in split(normalize(part)):
+        for word in rules.words(chunk):
             words[word] += count
 
 
@@ -353,19 +353,19 @@ def _why_fewer(config: VocabConfig, size: int) -> str | None:
 def _coverage(wordpiece: WordPiece, words: Mapping[str, int]) -> dict[str, Any]:
     """Measure what the vocabulary makes of the words it was trained on."""
     unknown = too_long = num_pieces = 0
-    tokenize = wordpiece.plain_tokenizer.model.tokenize
+    longest = wordpiece.rules.max_word_characters
     for word, count in words.items():
-        tokens = tokenize(word)
-        num_pieces += count * len(tokens)
-        if tokens[0].id == wordpiece.unk_id:
+        pieces = wordpiece.pieces(word)
+        num_pieces += count * len(pieces)
+        if pieces[0] == wordpiece.unk_id:
             unknown += count
-            too_long += count * (len(word) > MAX_WORD_CHARACTERS)
+            too_long += count * (len(word) > longest)
     total = sum(words.values())
     return {
         "words": total,
         "different_words": len(words),
         "pieces_per_word": round(num_pieces / total, 4),
-        "words_over_100_characters": too_long,
+        "words_too_long": too_long,
         "unknown_words": unknown - too_long,
         "unknown_rate": (unknown - too_long) / total,
     }
@@ -373,8 +373,8 @@ def _coverage(wordpiece: WordPiece, words: Mapping[str, int]) -> dict[str, Any]:
 
 def _remarks(report: Mapping[str, Any], config: VocabConfig, words: Mapping[str, int]) -> list[str]:
     remarks = [report["why_fewer"]] if report["why_fewer"] else []
-    if report["words_over_100_characters"]:
-        remarks.append(f"{report['words_over_100_characters']:,} words over 100 characters are [UNK] by rule")
+    if report["words_too_long"]:
+        remarks.append(f"{report['words_too_long']:,} words over 200 characters are [UNK] by rule")
     if report["unknown_words"]:
         remarks.append(f"{report['unknown_words']:,} words hold a character rarer than asked for and are [UNK]")
     chinese = sum(count for word, count in words.items() if "\u3400" <= word[0] <= "\u9fff") / report["words"]

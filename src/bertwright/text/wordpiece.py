@@ -1,8 +1,7 @@
 """A WordPiece vocabulary, and how text becomes its ids and back.
 
-The rules are those of google-research/bert `tokenization.py` as the `tokenizers` package implements them: clean, set
-Chinese characters apart, strip accents and lower the case if uncased, split at white space and punctuation, then take
-the longest known piece from the left. A cache from chunks of text to their ids stands in front of it all.
+Text is cut into words by `text.rules`; a word becomes the longest pieces that the vocabulary knows, from the left
+(google-research/bert `WordpieceTokenizer`). Caches from chunks of text to their ids stand in front of it all.
 
     wordpiece = WordPiece.load("model/")
     wordpiece.ids("unaffable")                    # [14477, 20961, 3468]
@@ -11,47 +10,49 @@ the longest known piece from the left. A cache from chunks of text to their ids 
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
-import logging
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from bertwright.config import read_json
 from bertwright.errors import BertwrightError, nearest
-from bertwright.files import explain_os_errors
-from bertwright.text.chunks import cut
+from bertwright.text.encoding import Encoding, Segment, Truncation, assemble, truncated_lengths, window_starts
+from bertwright.text.lookup import Cache, CharacterLookup
+from bertwright.text.rules import TextRules
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 """What every vocabulary holds, in Google's order."""
-MAX_WORD_CHARACTERS = 100
-"""Longer words are [UNK]. Differs: 200 in google-research/bert `WordpieceTokenizer`; everybody else says 100."""
 
 _CACHED_CHUNKS = 1 << 19
-_CACHED_CHARACTERS = 32
-_logger = logging.getLogger(__name__)
+_CACHED_WORDS = 1 << 18
+_BATCH_CHARACTERS = 1 << 20
+_CHINESE = r"\u3400-\u4dbf\u4e00-\u9fff"
+_HAS_CHINESE = re.compile(f"[{_CHINESE}]")
+_SPACED_CHUNKS = re.compile("[^ ]+")
+_CHINESE_CHUNKS = re.compile(rf"[{_CHINESE}](?=[{_CHINESE} -~，。、]|$)|[{_CHINESE}]?[^ {_CHINESE}]+|[^ ]")
 
 
 @dataclass(frozen=True)
-class Encoding:
-    """One model input: `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`."""
+class AddedToken:
+    """A token that is found in the text as it is written, before the text is cut into words."""
 
-    input_ids: list[int]
-    """Vocabulary ids."""
-    token_type_ids: list[int]
-    """0 up to the first [SEP], 1 after it."""
-    offsets: list[tuple[int, int]]
-    """Start and end of each token in its own text (a or b), characters; (0, 0) for [CLS] and [SEP]."""
-    truncated: bool
-    """Whether tokens were cut off to fit."""
+    content: str
+    any_case: bool = False
+    """Whether it is found in whatever case it is written."""
+    lstrip: bool = False
+    """Whether it takes the white space before it."""
+    rstrip: bool = False
+    """Whether it takes the white space after it."""
+    single_word: bool = False
+    """Whether it must not touch a letter or a digit."""
 
 
 class WordPiece:
@@ -59,15 +60,17 @@ class WordPiece:
 
     Args:
         tokens: the entries in order of their ids; must hold `SPECIAL_TOKENS`, and nothing twice.
-        lowercase: lower the case and strip accents.
+        rules: how text becomes words.
+        added: entries that `encode` finds in the text as they are written, beside the special tokens.
 
     Raises:
         BertwrightError: a special token is missing, or an entry is empty or there twice.
     """
 
-    def __init__(self, tokens: Sequence[str], *, lowercase: bool) -> None:
+    def __init__(self, tokens: Sequence[str], rules: TextRules, *, added: Sequence[AddedToken] = ()) -> None:
         self.tokens = list(tokens)
-        self.lowercase = lowercase
+        self.rules = rules
+        self.added = tuple(added)
         self._id_of = {token: number for number, token in enumerate(self.tokens)}
         if len(self._id_of) < len(self.tokens) or "" in self._id_of:
             token, count = Counter(self.tokens).most_common(1)[0]
@@ -76,81 +79,25 @@ class WordPiece:
         if missing := [token for token in SPECIAL_TOKENS if token not in self._id_of]:
             raise BertwrightError(f"special tokens are missing: {', '.join(missing)}", where="vocabulary")
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = map(self._id_of.__getitem__, SPECIAL_TOKENS)
-        self._chunks = _ChunkCache(self.plain_tokenizer, lowercase)
+        self._words = Cache(self._ids_of_word, _CACHED_WORDS)
+        self._chunks = Cache(self._ids_of_chunk, _CACHED_CHUNKS)
+        self._chunk_offsets = Cache(self._offsets_in_chunk, _CACHED_WORDS)
 
     def __reduce__(self) -> Any:
-        return _rebuild, (self.tokens, self.lowercase)
+        return _rebuild, (self.tokens, self.rules, self.added)
 
     @classmethod
     def load(cls, path: str | Path, *, lowercase: bool | None = None) -> WordPiece:
-        """Read a vocabulary from a model folder, a `vocab.txt` or a `tokenizer.json`.
+        """Read a vocabulary from a model folder, a `vocab.txt` or a `tokenizer.json`; see `vocabulary_files`."""
+        from bertwright.text.vocabulary_files import load_wordpiece
 
-        Args:
-            path: the file, or the folder it lies in.
-            lowercase: overrides what `tokenizer_config.json` or `tokenizer.json` beside it say. Where nobody says it, a
-                vocabulary without upper-case letters is taken as uncased, and the log says so.
-
-        Raises:
-            BertwrightError: nothing is there, it is no BERT vocabulary, or it is damaged.
-        """
-        path = Path(path)
-        folder = path if path.is_dir() else path.parent
-        if path.is_dir():
-            path = next((file for file in (path / "vocab.txt", path / "tokenizer.json") if file.exists()), path)
-        if not path.is_file():
-            what = (
-                "neither vocab.txt nor tokenizer.json is in this folder" if path.is_dir() else "no such file or folder"
-            )
-            raise BertwrightError(what, where=path, fix="make a vocabulary with: bertwright vocab CORPUS --out DIR")
-        _require_plain_rules(folder)
-        tokens = _tokens_of_json(path) if path.suffix == ".json" else _tokens_of_text(path)
-        if lowercase is None:
-            lowercase = _declared_casing(folder)
-        if lowercase is None:
-            lowercase = not any(token != token.lower() for token in tokens if not token.startswith("["))
-            _logger.info("%s: taken as %s, from its entries", path, "uncased" if lowercase else "cased")
-        try:
-            return cls(tokens, lowercase=lowercase)
-        except BertwrightError as error:
-            raise BertwrightError(
-                error.what, where=f"{path}, {error.where}", fix="this is no BERT vocabulary"
-            ) from None
+        return load_wordpiece(Path(path), lowercase=lowercase)
 
     def save(self, folder: Path) -> None:
-        """Write `vocab.txt`, `tokenizer.json` and `tokenizer_config.json`, a `BertTokenizer` to transformers.
+        """Write `vocab.txt`, `tokenizer.json` and `tokenizer_config.json`; see `vocabulary_files`."""
+        from bertwright.text.vocabulary_files import save_wordpiece
 
-        Raises:
-            DiskFullError: there was no room; what was there before is intact.
-            BertwrightError: the place may not be written.
-        """
-        config = {
-            "cls_token": "[CLS]",
-            "do_lower_case": self.lowercase,
-            "mask_token": "[MASK]",
-            "model_max_length": 512,
-            "pad_token": "[PAD]",
-            "sep_token": "[SEP]",
-            "strip_accents": None,
-            "tokenize_chinese_chars": True,
-            "tokenizer_class": "BertTokenizer",
-            "unk_token": "[UNK]",
-        }
-        contents = {
-            "vocab.txt": self._text_bytes(),
-            "tokenizer.json": (self._marked.to_str(pretty=True) + "\n").encode(),
-            "tokenizer_config.json": (json.dumps(config, indent=2) + "\n").encode(),
-        }
-        with explain_os_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            unfinished = {name: folder / f".{name}.tmp" for name in contents}
-            try:
-                for name, content in contents.items():
-                    unfinished[name].write_bytes(content)
-                for name, file in unfinished.items():
-                    file.replace(folder / name)
-            finally:
-                for file in unfinished.values():
-                    file.unlink(missing_ok=True)
+        save_wordpiece(self, folder)
 
     @property
     def vocab_size(self) -> int:
@@ -159,9 +106,10 @@ class WordPiece:
 
     @cached_property
     def sha256(self) -> str:
-        """Of the bytes of `vocab.txt` and the casing: what shards and checkpoints know their vocabulary by."""
-        casing = b"uncased" if self.lowercase else b"cased"
-        return hashlib.sha256(self._text_bytes() + b"\0" + casing).hexdigest()
+        """Of the entries and the rules: what shards and checkpoints know their vocabulary by."""
+        rules = dataclasses.asdict(self.rules.canonical)
+        text = json.dumps([self.tokens, rules, [dataclasses.asdict(token) for token in self.added]], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def convert(self, token: str) -> int:
         """Return the id of a token.
@@ -179,43 +127,70 @@ class WordPiece:
 
     def ids_of_many(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text, as `ids` does."""
-        find = self._chunks.__getitem__
-        return [np.frombuffer(b"".join(map(find, text.split(" "))), np.uint32).tolist() for text in texts]
+        flat, lengths = self.flat_ids_of_many(texts)
+        ids, ends = flat.tolist(), np.cumsum(lengths).tolist()
+        return [ids[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
     def flat_ids_of_many(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Return all ids end to end (uint32) and how many belong to each text (int64); the fastest way in."""
+        if len(texts) > 1 and _HAS_CHINESE.search("".join(texts[:64])):
+            parts = [self._by_character.ids_of_many(batch) for batch in _batches(texts)]
+            return np.concatenate([ids for ids, _ in parts]), np.concatenate([lengths for _, lengths in parts])
         find = self._chunks.__getitem__
         packed = [b"".join(map(find, text.split(" "))) for text in texts]
         lengths = np.fromiter(map(len, packed), np.int64, len(packed)) // np.dtype(np.uint32).itemsize
         return np.frombuffer(b"".join(packed), np.uint32), lengths
 
-    def encode(self, text: str, pair: str | None = None, *, max_length: int | None = None) -> Encoding:
+    def encode(
+        self, text: str, pair: str | None = None, *, max_length: int | None = None, truncation: Truncation | None = None
+    ) -> Encoding:
         """Turn what a user wrote into one model input.
 
         Args:
             text: segment A; a special token written in it, such as `[MASK]`, is that token.
+                Differs: in google-research/bert it is three ordinary tokens, as in `ids`.
             pair: segment B.
-            max_length: tokens at most, specials included; the longer segment loses tokens at its end first.
-                Differs: `tokenizers` leaves the odd token to B, google-research/bert `_truncate_seq_pair` and we to A.
+            max_length: tokens at most, specials included.
+            truncation: which segment loses tokens; as the library does whose rules these are, unless given.
 
         Raises:
             BertwrightError: `max_length` has no room for a token of each segment.
         """
-        segments = [text] if pair is None else [text, pair]
-        parts = [self._marked.encode(_encodable(segment), add_special_tokens=False) for segment in segments]
-        lengths = [len(part.ids) for part in parts]
-        room = sum(lengths) if max_length is None else max_length - 1 - len(parts)
-        if room < len(parts) and sum(lengths) > room:
-            raise BertwrightError(f"max_length {max_length} is too short", fix=f"give at least {1 + 2 * len(parts)}")
-        truncated = sum(lengths) > room
-        while sum(lengths) > room:
-            lengths[0 if lengths[0] > lengths[-1] or len(parts) == 1 else 1] -= 1
-        input_ids, token_type_ids, offsets = [self.cls_id], [0], [(0, 0)]
-        for segment, (part, length) in enumerate(zip(parts, lengths, strict=True)):
-            input_ids += [*part.ids[:length], self.sep_id]
-            token_type_ids += [segment] * (length + 1)
-            offsets += [*part.offsets[:length], (0, 0)]
-        return Encoding(input_ids, token_type_ids, offsets, truncated)
+        segments = [self._segment(each) for each in ([text] if pair is None else [text, pair])]
+        lengths = [len(segment.ids) for segment in segments]
+        room = sum(lengths) if max_length is None else max_length - 1 - len(segments)
+        if room < len(segments) and sum(lengths) > room:
+            raise BertwrightError(f"max_length {max_length} is too short", fix=f"give at least {1 + 2 * len(segments)}")
+        kept = truncated_lengths(lengths, room, truncation or self._truncation)
+        parts = tuple((segment, 0, length) for segment, length in zip(segments, kept, strict=True))
+        return assemble(parts, self.cls_id, self.sep_id, truncated=kept != lengths)
+
+    def windows(self, text: str, pair: str | None = None, *, max_length: int, stride: int = 0) -> list[Encoding]:
+        """Turn a long text into as many model inputs as it takes to show every token.
+
+        Args:
+            text: segment A: what windows slide over, unless there is a pair; then every input holds all of it.
+            pair: segment B, what windows slide over.
+            max_length: tokens of an input at most, specials included.
+            stride: tokens that two neighbouring windows share.
+
+        Raises:
+            BertwrightError: no token of the sliding text fits beside the other, or `stride` is too large.
+        """
+        fixed = () if pair is None else ((whole := self._segment(text), 0, len(whole.ids)),)
+        sliding = self._segment(text if pair is None else pair)
+        length = len(sliding.ids)
+        room = max_length - 2 - sum(end + 1 for _, _, end in fixed)
+        starts = window_starts(length, room, stride)
+        return [
+            assemble(
+                (*fixed, (sliding, start, min(start + room, length))),
+                self.cls_id,
+                self.sep_id,
+                truncated=len(starts) > 1,
+            )
+            for start in starts
+        ]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids: pieces joined, spaces where English wants them, none between Chinese characters."""
@@ -228,117 +203,128 @@ class WordPiece:
                 words.append(token)
         return _tidy(" ".join(words))
 
-    @cached_property
-    def plain_tokenizer(self) -> Tokenizer:
-        """The plain twin of the cache: it knows no special tokens."""
-        model = models.WordPiece(self._id_of, unk_token="[UNK]", max_input_chars_per_word=MAX_WORD_CHARACTERS)
-        tokenizer = Tokenizer(model)
-        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=self.lowercase)
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        return tokenizer
+    def pieces(self, word: str) -> list[int]:
+        """Return the ids of one word: its longest known pieces from the left, or [UNK]."""
+        if len(word) > self.rules.max_word_characters:
+            return [self.unk_id]
+        find, found, start = self._id_of.get, [], 0
+        while start < len(word):
+            longest = self._longest_from.get((start > 0, word[start : start + 2]), 1)
+            for end in range(min(len(word), start + longest), start, -1):
+                number = find("##" + word[start:end] if start else word[:end])
+                if number is not None:
+                    break
+            else:
+                return [self.unk_id]
+            found.append(number)
+            start = end
+        return found
+
+    @property
+    def _truncation(self) -> Truncation:
+        return "longer_side" if self.rules.style == "google" else "longest_first"
 
     @cached_property
-    def _marked(self) -> Tokenizer:
-        """The tokenizer as it is saved: special tokens written in the text are those tokens."""
-        tokenizer = Tokenizer.from_str(self.plain_tokenizer.to_str())
-        tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in SPECIAL_TOKENS])
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single="[CLS]:0 $A:0 [SEP]:0",
-            pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
-            special_tokens=[("[CLS]", self.cls_id), ("[SEP]", self.sep_id)],
-        )
-        tokenizer.decoder = decoders.WordPiece(prefix="##")
-        return tokenizer
+    def _longest_from(self) -> dict[tuple[bool, str], int]:
+        """By whether a piece continues a word, and its first two characters: the longest such piece, characters."""
+        longest: dict[tuple[bool, str], int] = {}
+        for token in self.tokens:
+            for inside, piece in ((False, token), (True, token[2:])) if token.startswith("##") else ((False, token),):
+                key = inside, piece[:2]
+                longest[key] = max(longest.get(key, 1), len(piece))
+        return longest
 
-    def _text_bytes(self) -> bytes:
-        return "".join(token + "\n" for token in self.tokens).encode()
+    @cached_property
+    def _by_character(self) -> CharacterLookup:
+        return CharacterLookup(self.rules, self._words.__getitem__, self._chunks.__getitem__)
 
+    @cached_property
+    def _marked(self) -> re.Pattern[str]:
+        """Finds the special and the added tokens in a text, the longer one first."""
+        added = {token.content: token for token in (*map(AddedToken, SPECIAL_TOKENS), *self.added)}
+        return re.compile("|".join(map(_pattern, sorted(added.values(), key=lambda token: -len(token.content)))))
 
-class _ChunkCache(dict[str, bytes]):
-    """From a chunk between two spaces to its ids as native uint32 bytes.
+    def _segment(self, text: str) -> Segment:
+        ids: list[int] = []
+        for part, _, number in self._parts(text):
+            ids += self.ids(part) if number is None else [number]
+        return Segment(text, ids, self._offsets)
 
-    A new chunk is cut and its parts are looked up in the same cache; only a part that cannot be cut is tokenized. Some
-    100 MB when full.
-    """
+    def _offsets(self, text: str) -> list[tuple[int, int]]:
+        """Return start and end of each token in a text; an accent belongs to the letter that it stands on."""
+        offsets: list[tuple[int, int]] = []
+        chunks = _CHINESE_CHUNKS if self.rules.split_chinese else _SPACED_CHUNKS
+        for part, origin, number in self._parts(text):
+            if number is not None:
+                offsets.append((origin, origin + len(part)))
+                continue
+            for match in chunks.finditer(part):
+                start = origin + match.start()
+                offsets += [(start + first, start + end) for first, end in self._chunk_offsets[match.group()]]
+        return offsets
 
-    def __init__(self, tokenizer: Tokenizer, lowercase: bool) -> None:
-        self[""] = b""
-        self._tokenizer = tokenizer
-        self._lowercase = lowercase
+    def _offsets_in_chunk(self, chunk: str) -> list[tuple[int, int]]:
+        offsets = []
+        may_have_marks = not chunk.isascii()
+        for word, sources in self.rules.spans(chunk):
+            first = 0
+            for number in self.pieces(word) if len(word) > 1 else [self.unk_id]:
+                size = len(word) if number == self.unk_id else len(self.tokens[number]) - 2 * (first > 0)
+                end = sources[first + size - 1] + 1
+                while may_have_marks and end < len(chunk) and self.rules.is_mark(chunk[end]):
+                    end += 1
+                offsets.append((sources[first], end))
+                first += size
+        return offsets
 
-    def __missing__(self, chunk: str) -> bytes:
-        parts = cut(chunk, lowercase=self._lowercase)
-        if parts[0] == chunk:
-            ids = self._tokenizer.encode(_encodable(chunk), add_special_tokens=False).ids
-            packed = np.array(ids, dtype=np.uint32).tobytes()
-        else:
-            packed = b"".join(map(self.__getitem__, parts))
-        if len(chunk) <= _CACHED_CHARACTERS and len(self) < _CACHED_CHUNKS:
-            self[chunk] = packed
-        return packed
+    def _parts(self, text: str) -> Iterator[tuple[str, int, int | None]]:
+        """Yield the plain parts of a text and the tokens marked in it: what, where it begins, and the token's id."""
+        start = 0
+        for match in self._marked.finditer(text):
+            if match.start() > start:
+                yield text[start : match.start()], start, None
+            token = match.group().strip()
+            yield match.group(), match.start(), self._marked_ids.get(token, self._marked_ids.get(token.lower()))
+            start = match.end()
+        if start < len(text):
+            yield text[start:], start, None
 
+    @cached_property
+    def _marked_ids(self) -> dict[str, int]:
+        contents = (*SPECIAL_TOKENS, *(token.content for token in self.added))
+        return {name: self.convert(each) for each in contents for name in (each.lower(), each)}
 
-def _encodable(text: str) -> str:
-    """Return the text with half surrogate pairs, which no encoding can write, as U+FFFD, which WordPiece drops."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return re.sub("[\ud800-\udfff]", "\ufffd", text)
-    return text
+    def _ids_of_word(self, word: str) -> bytes:
+        return np.array(self.pieces(word) if word else [], dtype=np.uint32).tobytes()
 
-
-def _rebuild(tokens: list[str], lowercase: bool) -> WordPiece:
-    return WordPiece(tokens, lowercase=lowercase)
-
-
-def _tokens_of_text(path: Path) -> list[str]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise BertwrightError(f"not UTF-8 ({error.reason} at byte {error.start:,})", where=path) from None
-    return [line.removesuffix("\r") for line in text.rstrip("\r\n").split("\n")]
-
-
-def _tokens_of_json(path: Path) -> list[str]:
-    content = read_json(path)
-    model = content.get("model") or {}
-    if model.get("type", "WordPiece") != "WordPiece" or not isinstance(model.get("vocab"), dict):
-        raise BertwrightError("its model is not WordPiece", where=path, fix="give the vocabulary of a BERT")
-    ids = dict(model["vocab"])
-    tokens = sorted(ids, key=ids.__getitem__)
-    if [ids[token] for token in tokens] != list(range(len(ids))):
-        raise BertwrightError("its ids are not 0, 1, 2, ...", where=path)
-    return tokens
-
-
-def _require_plain_rules(folder: Path) -> None:
-    """Refuse a tokenizer whose words are cut by other rules than BERT's."""
-    path = folder / "tokenizer_config.json"
-    if not path.is_file():
-        return
-    config = read_json(path)
-    lowercase = config.get("do_lower_case", True)
-    for key, ours in (("strip_accents", lowercase), ("tokenize_chinese_chars", True)):
-        if config.get(key) not in (None, ours):
-            raise BertwrightError(f"{key} = {config[key]!r} is not supported; {ours!r} is", where=path)
-    if "Japanese" in str(config.get("tokenizer_class")):
-        raise BertwrightError(f"tokenizer_class {config['tokenizer_class']} is not BERT's own", where=path)
+    def _ids_of_chunk(self, chunk: str) -> bytes:
+        return b"".join(map(self._words.__getitem__, self.rules.words(chunk)))
 
 
-def _declared_casing(folder: Path) -> bool | None:
-    for name, keys in (("tokenizer_config.json", ("do_lower_case",)), ("tokenizer.json", ("normalizer", "lowercase"))):
-        if (folder / name).is_file():
-            value: Any = read_json(folder / name)
-            for key in keys:
-                value = value.get(key) if isinstance(value, dict) else None
-            if isinstance(value, bool):
-                return value
-    return None
+def _batches(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    start = size = 0
+    for place, text in enumerate(texts):
+        if size > _BATCH_CHARACTERS:
+            yield texts[start:place]
+            start, size = place, 0
+        size += len(text)
+    yield texts[start:]
 
 
-_CHINESE = r"[\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]"
+def _rebuild(tokens: list[str], rules: TextRules, added: tuple[AddedToken, ...]) -> WordPiece:
+    return WordPiece(tokens, rules, added=added)
+
+
+def _pattern(token: AddedToken) -> str:
+    body = re.escape(token.content)
+    body = f"(?i:{body})" if token.any_case else body
+    body = rf"(?<!\w){body}(?!\w)" if token.single_word else body
+    return (r"\s*" if token.lstrip else "") + body + (r"\s*" if token.rstrip else "")
+
+
+_CLOSE = r"[\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]"
 _TIDY = (
-    (re.compile(rf"(?<={_CHINESE}) | (?={_CHINESE})"), ""),
+    (re.compile(rf"(?<={_CLOSE}) | (?={_CLOSE})"), ""),
     (re.compile(r" (?=[.,!?;:%)\]}’”])|(?<=[(\[{$#‘“]) "), ""),
     (re.compile(r"(?<=\w) ?(['’\-–/@_&.]) ?(?=\w)"), r"\1"),
 )
