@@ -20,7 +20,10 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from bertwright.errors import BertwrightError, nearest
 
-Activation = Literal["gelu", "gelu_new", "relu", "silu", "tanh"]
+Activation = Literal[
+    "gelu", "gelu_new", "gelu_python", "gelu_fast", "gelu_pytorch_tanh", "quick_gelu", "relu", "relu6", "silu", "swish",
+    "mish", "tanh", "sigmoid", "linear",
+]  # fmt: skip
 ObjectiveName = Literal["mlm+nsp", "mlm"]
 Precision = Literal["auto", "fp32", "bf16"]
 Language = Literal["en", "zh", "multi"]
@@ -63,6 +66,8 @@ class BertConfig:
     """Added to the variance in layer normalisation."""
     pad_token_id: int = 0
     """Id of [PAD]; used at the padded edge alone."""
+    is_decoder: bool = False
+    """Left to right: a token sees itself and those before it."""
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
@@ -323,14 +328,29 @@ def read_json(path: Path) -> dict[str, Any]:
         BertwrightError: the file is missing, is no UTF-8 JSON, or holds something else than an object.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_keys)
     except FileNotFoundError:
         raise BertwrightError("no such file", where=path) from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except BertwrightError as error:
+        raise BertwrightError(error.what, where=path) from None
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise BertwrightError(f"not valid JSON ({error})", where=path) from None
     if not isinstance(values, dict):
         raise BertwrightError(f"expected a JSON object, found {type(values).__name__}", where=path)
     return values
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object's pairs as a dictionary; for `json.loads(..., object_pairs_hook=...)`.
+
+    Raises:
+        BertwrightError: a key is there twice, of which JSON readers would keep one or the other.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise BertwrightError(f"the key {next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return found
 
 
 def load_json(kind: type[C], path: Path) -> C:

@@ -26,8 +26,8 @@ from bertwright.batch import Batch
 from bertwright.errors import BertwrightError
 from bertwright.model import machine
 from bertwright.model.bert import Bert
+from bertwright.model.folder import read_wordpiece
 from bertwright.model.heads import Head
-from bertwright.model.weights import read_wordpiece
 from bertwright.tasks import Example, Feature, Prediction, Task, adopt_classifier, load_task, task_from_json
 from bertwright.text.encoding import Encoding
 from bertwright.text.wordpiece import WordPiece

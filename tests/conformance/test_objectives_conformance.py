@@ -7,7 +7,7 @@ from bertwright.batch import Batch, LossTerm
 from bertwright.config import BertConfig, PretrainConfig
 from bertwright.model.bert import Bert
 from bertwright.model.heads import Head
-from bertwright.model.weights import ARCHITECTURES
+from bertwright.model.names import ARCHITECTURES
 from bertwright.objectives import OBJECTIVES, Objective
 from bertwright.training.optim import BertAdam
 
@@ -67,7 +67,7 @@ def test_its_heads_are_heads_that_hugging_face_has_a_class_for(objective):
     heads = objective.heads(CONFIG)
     assert heads
     assert all(isinstance(head, Head) for head in heads.values())
-    assert frozenset(heads) in ARCHITECTURES
+    assert frozenset(heads) in ARCHITECTURES.values()
     fresh = objective.heads(CONFIG)
     assert all(fresh[name] is not head for name, head in heads.items())
 

@@ -309,7 +309,7 @@ def test_in_another_thread_signals_are_left_alone(tmp_path):
 def test_dropout_differs_between_steps_and_micro_batches_and_follows_the_seed(tmp_path):
     weights = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        training = Training(tmp_path / name, config(seed=seed), steps=3, prepare=lambda model: model._initialise(0))
+        training = Training(tmp_path / name, config(seed=seed), steps=3, prepare=lambda model: model.initialise(0))
         weights.append(training.weights["embeddings.word.weight"])
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])

@@ -50,7 +50,7 @@ class Bucket:
     pad_keys: tuple[Tensor, Tensor] | None
     """Likewise; None where every sequence has `key_length` keys."""
     key_bias: Tensor | None
-    """0 on a sequence's own keys, -inf on padding; `[b, 1, 1, key_length]`."""
+    """0 on the keys that a query may see, -inf on padding and on later tokens; `[b or 1, 1, queries or 1, keys]`."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,17 @@ class AttentionLayout:
 
     query_cu_seqlens: Int[Tensor, "B1"]
     key_cu_seqlens: Int[Tensor, "B1"]
+    causal: bool = False
+    """Whether a query sees only its own row and those before it; queries then stand on every row."""
 
     @classmethod
-    def of(cls, cu_seqlens: Int[Tensor, "B1"], query_rows: Int[Tensor, "R"] | None = None) -> AttentionLayout:
+    def of(
+        cls, cu_seqlens: Int[Tensor, "B1"], query_rows: Int[Tensor, "R"] | None = None, *, causal: bool = False
+    ) -> AttentionLayout:
         """Describe a batch whose queries stand on `query_rows` (ascending), or on every row."""
         if query_rows is None:
-            return cls(cu_seqlens, cu_seqlens)
+            return cls(cu_seqlens, cu_seqlens, causal)
+        assert not causal, "causal attention wants a query on every row"
         return cls(torch.searchsorted(query_rows, cu_seqlens.to(query_rows.dtype)).to(torch.int32), cu_seqlens)
 
     @cached_property
@@ -91,7 +96,8 @@ class AttentionLayout:
         query_lengths, key_lengths = query_lengths[order], key_lengths[order]
         cuts = _cut_by_length(key_lengths)
         buckets = [
-            _make_bucket(query_lengths[start:end], key_lengths[start:end], device) for start, end in pairwise(cuts)
+            _make_bucket(query_lengths[start:end], key_lengths[start:end], device, causal=self.causal)
+            for start, end in pairwise(cuts)
         ]
         return sort_queries, sort_keys, buckets
 
@@ -109,7 +115,10 @@ def reference(query: Tensor, key: Tensor, value: Tensor, layout: AttentionLayout
         for cu in (layout.query_cu_seqlens, layout.key_cu_seqlens)
     )
     scores = torch.einsum("rad,nad->arn", query, key) * query.shape[-1] ** -0.5
-    scores = scores.masked_fill(query_sequence[:, None] != key_sequence[None, :], float("-inf"))
+    hidden = query_sequence[:, None] != key_sequence[None, :]
+    if layout.causal:
+        hidden = hidden | torch.ones_like(hidden).triu(1)
+    scores = scores.masked_fill(hidden, float("-inf"))
     probs = dropout(torch.softmax(scores, -1, dtype=torch.float32).to(value.dtype), dropout_p, dropout_p > 0)
     return torch.einsum("arn,nad->rad", probs, value)
 
@@ -131,7 +140,16 @@ def flash(query: Tensor, key: Tensor, value: Tensor, layout: AttentionLayout, dr
     """CUDA's variable-length flash attention; bf16 or fp16 only."""
     max_query, max_key = layout.max_lengths
     context: Tensor = torch.ops.aten._flash_attention_forward(
-        query, key, value, layout.query_cu_seqlens, layout.key_cu_seqlens, max_query, max_key, dropout_p, False, False
+        query,
+        key,
+        value,
+        layout.query_cu_seqlens,
+        layout.key_cu_seqlens,
+        max_query,
+        max_key,
+        dropout_p,
+        layout.causal,
+        False,
     )[0]
     return context
 
@@ -225,12 +243,15 @@ def _align(lengths: np.ndarray) -> np.ndarray:
     return -(-lengths // _ALIGNED) * _ALIGNED
 
 
-def _make_bucket(query_lengths: np.ndarray, key_lengths: np.ndarray, device: torch.device) -> Bucket:
+def _make_bucket(query_lengths: np.ndarray, key_lengths: np.ndarray, device: torch.device, *, causal: bool) -> Bucket:
     key_length, query_length = int(_align(key_lengths).max()), int(query_lengths.max())
     pad_keys, key_bias = _padding(key_lengths, key_length, device), None
     if pad_keys is not None:
         own = np.arange(key_length) < key_lengths[:, None]
         key_bias = torch.from_numpy(np.where(own, 0.0, -np.inf).astype(np.float32))[:, None, None, :].to(device)
+    if causal:
+        later = torch.full((query_length, key_length), float("-inf"), device=device).triu(1)
+        key_bias = later if key_bias is None else key_bias + later
     return Bucket(
         num_sequences=key_lengths.size,
         query_length=query_length,

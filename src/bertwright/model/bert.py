@@ -9,7 +9,7 @@ Paper: 3; Vaswani et al. 2017 for the layer. No tensor here holds padding: every
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -145,10 +145,15 @@ class Bert(nn.Module):
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.pooler = Pooler(config)
         self.heads: Mapping[str, Head] = nn.ModuleDict(dict(heads or {}))  # type: ignore[assignment]
+        self.tie()
+        if not self.embeddings.word.weight.is_meta:  # a skeleton, whose weights are about to be loaded
+            self.initialise(seed)
+
+    def tie(self) -> None:
+        """Make the masked-LM decoder the word embedding; needed again where either was replaced."""
         for head in self.heads.values():
             if isinstance(head, MaskedLMHead):
                 head.decoder_weight = self.embeddings.word.weight
-        self._initialise(seed)
 
     def hidden_for_heads(self, batch: Batch) -> dict[str, Float[Tensor, "R H"]]:
         """Run the encoder once and return each head's rows, pooled where the head wants them so."""
@@ -174,18 +179,26 @@ class Bert(nn.Module):
             batch: no longer than `max_position_embeddings`.
             rows: those whose last hidden state is needed, ascending; the last layer computes no others. None: all.
         """
-        if batch.max_length > self.config.max_position_embeddings:
-            raise BertwrightError(
-                f"a sequence of {batch.max_length:,} tokens; the model takes {self.config.max_position_embeddings:,}",
-                fix="cut inputs to that length",
-            )
-        layout = AttentionLayout.of(batch.cu_seqlens)
+        self._require_length(batch)
+        layout = AttentionLayout.of(batch.cu_seqlens, causal=self.config.is_decoder)
         x: Tensor = self.embeddings(batch, self.compute_dtype)
         for layer in self.layers[:-1]:
             x = layer(x, layout)
-        last_layout = layout if rows is None else AttentionLayout.of(batch.cu_seqlens, rows)
-        last: Tensor = self.layers[-1](x, last_layout, rows)
+        if rows is None or layout.causal:
+            x = self.layers[-1](x, layout)
+            return x if rows is None else x.index_select(0, rows)
+        last: Tensor = self.layers[-1](x, AttentionLayout.of(batch.cu_seqlens, rows), rows)
         return last
+
+    def layer_outputs(self, batch: Batch) -> Iterator[Float[Tensor, "N H"]]:
+        """Yield the hidden state of every token after the embeddings, then after each layer: L + 1 times."""
+        self._require_length(batch)
+        layout = AttentionLayout.of(batch.cu_seqlens, causal=self.config.is_decoder)
+        x: Tensor = self.embeddings(batch, self.compute_dtype)
+        yield x
+        for layer in self.layers:
+            x = layer(x, layout)
+            yield x
 
     def hidden_states(self, batch: Batch) -> EncoderOutput:
         """Return the last hidden state of every token and the pooled [CLS] of every sequence, fp32."""
@@ -240,16 +253,30 @@ class Bert(nn.Module):
 
         save_model(self, Path(folder), wordpiece=wordpiece)
 
+    def _require_length(self, batch: Batch) -> None:
+        if batch.max_length > self.config.max_position_embeddings:
+            raise BertwrightError(
+                f"a sequence of {batch.max_length:,} tokens; the model takes {self.config.max_position_embeddings:,}",
+                fix="cut inputs to that length",
+            )
+
     @torch.no_grad()
-    def _initialise(self, seed: int) -> None:
-        """Truncated normal weights, zero biases, unit scales: google-research/bert `create_initializer`."""
+    def initialise(self, seed: int, only: Container[str] | None = None) -> None:
+        """Draw fresh weights: truncated normal, zero biases, unit scales; google-research/bert `create_initializer`.
+
+        Args:
+            seed: of the numbers.
+            only: names of the parameters concerned; all of them unless given.
+        """
         generator = torch.Generator().manual_seed(seed)
         deviation = self.config.initializer_range
         for name, parameter in self.named_parameters():
+            if only is not None and name not in only:
+                continue
             if parameter.ndim == 2:
                 nn.init.trunc_normal_(parameter, std=deviation, a=-2 * deviation, b=2 * deviation, generator=generator)
-            elif name.endswith("bias"):
-                nn.init.zeros_(parameter)
+            else:
+                parameter.fill_(0.0 if name.endswith("bias") else 1.0)
 
 
 def _require_within(name: str, ids: Int[Tensor, "B T"], size: int) -> None:

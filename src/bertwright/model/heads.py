@@ -87,3 +87,46 @@ class ClassificationHead(Head):
         """Return a logit per class, fp32."""
         logits: Tensor = self.classifier(dropout(hidden, self.dropout_prob, self.training))
         return logits.float()
+
+
+class ChoiceHead(ClassificationHead):
+    """One score per choice from the pooled [CLS]; every choice is a sequence of its own. Paper: 4.4."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config, num_labels=1)
+
+
+class TokenClassificationHead(Head):
+    """One logit per class from every token, or from those rows that the batch names. Paper: 5.3."""
+
+    def __init__(self, config: BertConfig, num_labels: int) -> None:
+        super().__init__()
+        self.num_labels = num_labels
+        self.dropout_prob = config.hidden_dropout_prob
+        self.classifier = Linear(config.hidden_size, num_labels)
+
+    def rows(self, batch: Batch) -> Int[Tensor, "R"]:
+        """Return `targets["token_rows"]` where the batch has them, else every row."""
+        return batch.targets.get("token_rows", torch.arange(batch.num_tokens, device=batch.input_ids.device))
+
+    def forward(self, hidden: Float[Tensor, "R H"]) -> Float[Tensor, "R K"]:
+        """Return a logit per class, fp32."""
+        logits: Tensor = self.classifier(dropout(hidden, self.dropout_prob, self.training))
+        return logits.float()
+
+
+class SpanHead(Head):
+    """A start and an end logit for every token. Paper: 4.2 and 4.3."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.classifier = Linear(config.hidden_size, 2)
+
+    def rows(self, batch: Batch) -> Int[Tensor, "N"]:
+        """Return every row."""
+        return torch.arange(batch.num_tokens, device=batch.input_ids.device)
+
+    def forward(self, hidden: Float[Tensor, "N H"]) -> Float[Tensor, "N 2"]:
+        """Return the logits of being the answer's first and last token, fp32."""
+        logits: Tensor = self.classifier(hidden)
+        return logits.float()

@@ -10,12 +10,32 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+_gelu_tanh = functools.partial(F.gelu, approximate="tanh")
+
+
+def _quick_gelu(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(1.702 * x)
+
+
+def _linear(x: Tensor) -> Tensor:
+    return x
+
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
-    "gelu_new": functools.partial(F.gelu, approximate="tanh"),
+    "gelu_new": _gelu_tanh,
+    "gelu_python": F.gelu,
+    "gelu_fast": _gelu_tanh,
+    "gelu_pytorch_tanh": _gelu_tanh,
+    "quick_gelu": _quick_gelu,
     "relu": F.relu,
+    "relu6": F.relu6,
     "silu": F.silu,
+    "swish": F.silu,
+    "mish": F.mish,
     "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "linear": _linear,
 }
 """By `hidden_act`. Differs: google-research/bert first released erf GELU under the name `gelu`, later tanh."""
 

@@ -1,79 +1,290 @@
-"""Weights on disk: one table between our tensor names and Hugging Face's, and strict loading and saving by it.
+"""Weights in and out of memory: strict loading of every format, with a sheet of what became of every tensor.
 
 save_model(model, Path("run/model"), wordpiece=wordpiece)
 model = load_model(Path("run/model"))                               # with the heads the file holds
 model = load_model(Path("run/model"), heads={"classify": head})     # the encoder, under a fresh head
+model, sheet = load_with_sheet(Path("uncased_L-12_H-768_A-12"))     # and what was done
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import re
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from bertwright.config import BertConfig, from_dict, read_json
+from bertwright.config import BertConfig, read_json
 from bertwright.errors import BertwrightError
 from bertwright.files import new_folder
 from bertwright.model.bert import Bert
-from bertwright.model.heads import ClassificationHead, Head, MaskedLMHead, NextSentenceHead
+from bertwright.model.checkpoint_files import Checkpoint, StoredTensor, open_checkpoint
+from bertwright.model.folder import VOCABULARY_FILES, Described, describe, hugging_face_config, model_card
+from bertwright.model.heads import (
+    ChoiceHead,
+    ClassificationHead,
+    Head,
+    MaskedLMHead,
+    NextSentenceHead,
+    SpanHead,
+    TokenClassificationHead,
+)
+from bertwright.model.names import ARCHITECTURES, head_of, hugging_face_names
 from bertwright.text.wordpiece import WordPiece
 
 log = logging.getLogger(__name__)
 
-NAMES: list[tuple[str, tuple[str, ...]]] = [
-    ("embeddings.word", ("bert.embeddings.word_embeddings",)),
-    ("embeddings.position", ("bert.embeddings.position_embeddings",)),
-    ("embeddings.token_type", ("bert.embeddings.token_type_embeddings",)),
-    ("embeddings.norm", ("bert.embeddings.LayerNorm",)),
-    (
-        "layers.N.attention.qkv",
-        tuple(f"bert.encoder.layer.N.attention.self.{part}" for part in ("query", "key", "value")),
-    ),
-    ("layers.N.attention.output", ("bert.encoder.layer.N.attention.output.dense",)),
-    ("layers.N.attention_norm", ("bert.encoder.layer.N.attention.output.LayerNorm",)),
-    ("layers.N.up", ("bert.encoder.layer.N.intermediate.dense",)),
-    ("layers.N.down", ("bert.encoder.layer.N.output.dense",)),
-    ("layers.N.output_norm", ("bert.encoder.layer.N.output.LayerNorm",)),
-    ("pooler.dense", ("bert.pooler.dense",)),
-    ("heads.mlm.transform", ("cls.predictions.transform.dense",)),
-    ("heads.mlm.norm", ("cls.predictions.transform.LayerNorm",)),
-    ("heads.mlm.decoder", ("cls.predictions",)),
-    ("heads.nsp.classifier", ("cls.seq_relationship",)),
-    ("heads.classify.classifier", ("classifier",)),
-]
-"""Ours, and Hugging Face's: several where ours is their concatenation. N is the layer's number."""
-
-ARCHITECTURES: dict[frozenset[str], str] = {
-    frozenset(): "BertModel",
-    frozenset({"mlm"}): "BertForMaskedLM",
-    frozenset({"nsp"}): "BertForNextSentencePrediction",
-    frozenset({"mlm", "nsp"}): "BertForPreTraining",
-    frozenset({"classify"}): "BertForSequenceClassification",
-}
-"""Hugging Face's class for each set of heads."""
-
-VOCABULARY_FILES = frozenset(
-    {"vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"}
-)
 _WEIGHTS = re.compile(r"(model.*\.safetensors|pytorch_model.*\.bin)(\.index\.json)?$")
-_TIED = re.compile(r"cls\.predictions\.decoder\.(weight|bias)$|.*\.position_ids$")
-_SAFE_CONFIG = {
-    "position_embedding_type": "absolute",
-    "is_decoder": False,
-    "add_cross_attention": False,
-    "tie_word_embeddings": True,
-}
-"""Keys that change the numbers, with the one value that is ours."""
+_KNOWN_HEADS = frozenset[str]().union(*ARCHITECTURES.values())
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_WORDS, _DECODER = "bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"
+_BIAS, _DECODER_BIAS = "cls.predictions.bias", "cls.predictions.decoder.bias"
+
+
+@dataclass(frozen=True)
+class SheetRow:
+    """What became of one tensor."""
+
+    source: str
+    """What its file calls it."""
+    target: str | None
+    """Hugging Face's name of today; None where it was left."""
+    shape: tuple[int, ...]
+    dtype: str
+    note: str = ""
+    """Why it was left."""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What was done to load a model: the proof that nothing was lost on the way."""
+
+    described: Described
+    checkpoint: Checkpoint
+    rows: tuple[SheetRow, ...]
+    """Every tensor of the files."""
+    heads: tuple[str, ...]
+    """Heads whose weights were there."""
+    fresh: tuple[str, ...] = ()
+    """What was not there and starts fresh, such as a pooler."""
+
+
+def load_model(
+    folder: Path,
+    heads: Mapping[str, Head] | None = None,
+    *,
+    config: BertConfig | None = None,
+    seed: int = 0,
+    lenient: bool = False,
+) -> Bert:
+    """Load a model folder: Hugging Face's, in any of its formats, or Google's.
+
+    Args:
+        folder: with `config.json` or `bert_config.json`, and weights.
+        heads: fresh heads to put on the encoder. `mlm` and `nsp` take their weights from the file where it has them,
+            and are named in the log where not; any other head starts fresh. Where not given: every head the file holds.
+        config: the folder's own, perhaps with another dropout; read from the folder where not given.
+        seed: of the weights that start fresh.
+        lenient: only warn where heads are missing that `config.json` promises.
+
+    Raises:
+        BertwrightError: a missing or damaged file, a missing, extra or misshapen tensor, NaN or infinity, or a
+            configuration whose numbers would not be the same here.
+    """
+    return load_with_sheet(folder, heads, config=config, seed=seed, lenient=lenient)[0]
+
+
+def load_with_sheet(
+    folder: Path,
+    heads: Mapping[str, Head] | None = None,
+    *,
+    config: BertConfig | None = None,
+    seed: int = 0,
+    lenient: bool = False,
+) -> tuple[Bert, Sheet]:
+    """Load a model folder as `load_model` does, and say what became of every tensor."""
+    described = describe(folder)
+    config = config or described.config
+    checkpoint = open_checkpoint(folder)
+    tensors = dict(checkpoint.tensors)
+    _require_layers(config, tensors, described.path)
+    rows = [SheetRow(each.source, None, each.shape, _type_name(each.dtype), each.why) for each in checkpoint.skipped]
+    rows += _drop_copies(tensors)
+    architecture = _architecture(described, tensors)
+    present = {head for name in tensors if (head := head_of(name, architecture)) is not None}
+    with torch.device("meta"):  # shapes alone: nothing is drawn that the file is about to overwrite
+        own = {name: _make_head(name, config, tensors) for name in sorted(present & _KNOWN_HEADS)}
+        if heads is None:
+            _require_promised_heads(described, present, lenient=lenient)
+        model = Bert(config, own if heads is None else heads)
+    taken = set(own) if heads is None else set(own) & set(heads) & {"mlm", "nsp"}
+    state = _gather(model, tensors, taken, architecture, described.path)
+    rows += _sheet_rows(tensors, state.used, architecture)
+    model.load_state_dict(state.ours, strict=False, assign=True)
+    model.tie()
+    fresh = _draw_fresh(model, state.ours, seed)
+    if "pooler" in fresh:
+        log.warning("%s has no pooler: it starts fresh, so pooled outputs mean nothing before training", folder)
+    if fresh_heads := [name for name in fresh if name != "pooler"]:
+        log.info("%s: heads that start fresh: %s", folder, ", ".join(fresh_heads))
+    order = {each.source: place for place, each in enumerate(checkpoint.tensors.values())}
+    rows.sort(key=lambda row: order.get(row.source, len(order)))
+    return model.eval(), Sheet(described, checkpoint, tuple(rows), tuple(sorted(taken)), tuple(fresh))
+
+
+def _require_layers(config: BertConfig, tensors: Mapping[str, StoredTensor], where: Path) -> None:
+    """Refuse another number of layers at once: everything else is compared tensor by tensor."""
+    numbers = [int(match[1]) for name in tensors if (match := re.match(r"bert\.encoder\.layer\.(\d+)\.", name))]
+    found = max(numbers, default=-1) + 1
+    if numbers and found != config.num_hidden_layers:
+        raise BertwrightError(f"num_hidden_layers is {config.num_hidden_layers:,}, but the weights have {found:,}",
+                              where=where, fix="put the config.json back that belongs to these weights")  # fmt: skip
+
+
+def _drop_copies(tensors: dict[str, StoredTensor]) -> list[SheetRow]:
+    """Take out what says nothing new, after a look that it does not: tied matrices, positions 0, 1, 2, ..."""
+    rows = []
+
+    def drop(name: str, why: str) -> None:
+        tensor = tensors.pop(name)
+        rows.append(SheetRow(tensor.source, None, tensor.shape, _type_name(tensor.dtype), why))
+
+    for name in [name for name in tensors if name.endswith((".position_ids", ".token_type_ids"))]:
+        numbers = _read(tensors[name], name).flatten()
+        plain = torch.arange(numbers.numel()) if name.endswith("position_ids") else torch.zeros_like(numbers)
+        if not torch.equal(numbers.to(torch.int64), plain.to(torch.int64)):
+            raise BertwrightError(f"tensor {name!r} holds other ids than BERT's", where=tensors[name].file)
+        drop(name, "constant")
+    for name, original, what in ((_DECODER, _WORDS, "the word embedding"), (_DECODER_BIAS, _BIAS, _BIAS)):
+        if name not in tensors:
+            continue
+        if original not in tensors and name == _DECODER_BIAS:
+            tensors[original] = tensors.pop(name)
+        elif original in tensors:
+            if not torch.equal(_read(tensors[name], name), _read(tensors[original], original)):
+                raise BertwrightError(f"the masked-LM decoder ({name}) is not {what}, as it is in BERT",
+                                      where=tensors[name].file)  # fmt: skip
+            drop(name, f"the same as {what}")
+    return rows
+
+
+def _architecture(described: Described, tensors: Mapping[str, StoredTensor]) -> str | None:
+    """Return the class that tells whose a `classifier` is: three of Hugging Face's call their head so."""
+    if described.architecture is None and "bert.pooler.dense.weight" not in tensors:
+        return "BertForTokenClassification"  # the one of them that needs no pooler
+    return described.architecture
+
+
+def _require_promised_heads(described: Described, present: set[str], *, lenient: bool) -> None:
+    missing = sorted(ARCHITECTURES.get(described.architecture or "", frozenset()) - present)
+    if not missing:
+        return
+    what = f"made for {described.architecture}, but the weights of its head are missing: {', '.join(missing)}"
+    if not lenient:
+        raise BertwrightError(what, where=described.path, fix="to load the rest without it, add --lenient")
+    log.warning("%s: %s", described.path, what)
+
+
+@dataclass(frozen=True)
+class _State:
+    ours: dict[str, Tensor]
+    used: set[str]
+
+
+def _gather(
+    model: Bert, tensors: Mapping[str, StoredTensor], taken: set[str], architecture: str | None, config: Path
+) -> _State:
+    """Read what the model needs, under our names; check all that belongs to the encoder or to a head taken."""
+    reads_pooler = any(model.heads[name].pooled for name in taken)
+    state: dict[str, Tensor] = {}
+    used: set[str] = set()
+    for ours, parameter in model.state_dict().items():
+        if ours == "heads.mlm.decoder_weight" or (ours.startswith("heads.") and ours.split(".")[1] not in taken):
+            continue
+        theirs = hugging_face_names(ours)
+        if ours.startswith("pooler.") and not reads_pooler and not any(name in tensors for name in theirs):
+            continue
+        expected = (parameter.shape[0] // len(theirs), *parameter.shape[1:])
+        state[ours] = torch.cat([_read_checked(name, tensors, expected, config) for name in theirs])
+        used.update(theirs)
+    extra = [name for name in tensors if name not in used and head_of(name, architecture) in (None, *taken)]
+    if extra:
+        named = ", ".join(repr(tensors[name].source) for name in sorted(extra)[:3])
+        raise BertwrightError(f"unknown tensors {named}", where=tensors[extra[0]].file)
+    return _State(state, used)
+
+
+def _read_checked(name: str, tensors: Mapping[str, StoredTensor], expected: tuple[int, ...], config: Path) -> Tensor:
+    if name not in tensors:
+        file = next(iter(tensors.values())).file if tensors else config.parent
+        raise BertwrightError(f"tensor {name!r} is missing; {config.name} asks for it with shape {expected}", where=file)
+    stored = tensors[name]
+    if stored.shape != expected:
+        what = f"tensor {stored.source!r} has shape {stored.shape}, but {config.name} asks for {expected}"
+        raise BertwrightError(what, where=stored.file)
+    return _read(stored, name).to(torch.float32)
+
+
+def _read(stored: StoredTensor, name: str) -> Tensor:
+    if stored.dtype not in _FLOATS and not name.endswith("_ids"):
+        raise BertwrightError(
+            f"tensor {stored.source!r} is of type {_type_name(stored.dtype)}, not of floating-point numbers",
+            where=stored.file,
+        )
+    tensor = stored.read()
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        raise BertwrightError(f"tensor {stored.source!r} holds NaN or infinity", where=stored.file)
+    return tensor
+
+
+def _sheet_rows(tensors: Mapping[str, StoredTensor], used: set[str], architecture: str | None) -> list[SheetRow]:
+    rows, strange = [], set()
+    for name, stored in tensors.items():
+        head = head_of(name, architecture)
+        target, note = (name, "") if name in used else (None, f"head {head!r}")
+        if target is None and head not in _KNOWN_HEADS:
+            strange.add(str(head))
+        rows.append(SheetRow(stored.source, target, stored.shape, _type_name(stored.dtype), note))
+    if strange:
+        file = next(iter(tensors.values())).file
+        log.warning("%s: heads that are not BERT's are left: %s", file, ", ".join(sorted(strange)))
+    return rows
+
+
+def _draw_fresh(model: Bert, loaded: Mapping[str, Tensor], seed: int) -> list[str]:
+    """Give numbers to what the file did not hold; return the parts, by name."""
+    fresh = [name for name, _ in model.named_parameters() if name not in loaded]
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if parameter.is_meta:
+                setattr(module, name, torch.nn.Parameter(torch.empty_like(parameter, device="cpu")))
+    model.tie()
+    model.initialise(seed, only=set(fresh))
+    return sorted({name.split(".")[1] if name.startswith("heads.") else name.split(".")[0] for name in fresh})
+
+
+def _make_head(name: str, config: BertConfig, tensors: Mapping[str, StoredTensor]) -> Head:
+    if name in ("classify", "tag"):
+        stored = tensors.get("classifier.weight") or tensors.get("classifier.bias")
+        num_labels = stored.shape[0] if stored is not None and stored.shape else 1
+        return (
+            ClassificationHead(config, num_labels)
+            if name == "classify"
+            else TokenClassificationHead(config, num_labels)
+        )
+    simple = {"mlm": MaskedLMHead, "nsp": NextSentenceHead, "choice": ChoiceHead, "span": SpanHead}
+    return simple[name](config)
+
+
+def _type_name(dtype: torch.dtype | None) -> str:
+    return "unknown" if dtype is None else str(dtype).removeprefix("torch.")
 
 
 def save_model(
@@ -105,7 +316,7 @@ def save_model(
         shutil.copymode(new / "config.json", new / "model.safetensors")  # safetensors would let its owner alone read it
         if wordpiece is not None:
             wordpiece.save(new)
-        (new / "README.md").write_text(_card(model, wordpiece), encoding="utf-8")
+        (new / "README.md").write_text(model_card(model, wordpiece), encoding="utf-8")
         for name, text in (extra_files or {}).items():
             (new / name).write_text(text, encoding="utf-8")
 
@@ -124,113 +335,11 @@ def _keep_other_files(old: Path, new: Path, model: Bert) -> None:
             shutil.copy2(file, new)
 
 
-def load_model(
-    folder: Path, heads: Mapping[str, Head] | None = None, *, config: BertConfig | None = None, seed: int = 0
-) -> Bert:
-    """Load a model folder in Hugging Face's layout.
-
-    Args:
-        folder: with `config.json` and `model.safetensors`.
-        heads: fresh heads to put on the encoder. `mlm` and `nsp` take their weights from the file where it has them,
-            and are named in the log where not; any other head starts fresh. Where not given: every head the file holds.
-        config: the folder's own, perhaps with another dropout; read from `config.json` where not given.
-        seed: of the weights that start fresh.
-
-    Raises:
-        BertwrightError: a missing file, a missing, extra or misshapen tensor, NaN or infinity, or a configuration whose
-            numbers would not be the same here.
-    """
-    config = config or read_config(folder)
-    tensors = _read_tensors(folder)
-    present = _heads_in(tensors)
-    if heads is None:
-        path = folder / "model.safetensors"
-        heads = {name: _make_head(name, config, tensors, path) for name in sorted(present)}
-        taken = present
-    else:
-        taken = present & set(heads) & {"mlm", "nsp"}
-    model = Bert(config, heads, seed=seed)
-    reads_pooler = any(heads[name].pooled for name in taken)
-    state: dict[str, Tensor] = {}
-    used: set[str] = set()
-    for ours, parameter in model.state_dict().items():
-        if ours == "heads.mlm.decoder_weight" or (ours.startswith("heads.") and ours.split(".")[1] not in taken):
-            continue
-        theirs = hugging_face_names(ours)
-        if ours.startswith("pooler.") and not reads_pooler and not any(name in tensors for name in theirs):
-            log.warning("%s has no pooler: it starts fresh, so pooled outputs mean nothing before training", folder)
-            continue
-        state[ours] = _gather(theirs, tensors, parameter.shape, folder)
-        used.update(theirs)
-    extra = sorted(name for name in tensors if name not in used and _head_of(name) in (None, *taken))
-    if extra:
-        raise BertwrightError(f"unknown tensors {', '.join(extra[:5])}", where=folder / "model.safetensors")
-    model.load_state_dict(state, strict=False)
-    fresh = sorted(set(heads) - taken)
-    if fresh:
-        log.info("%s: heads that start fresh: %s", folder, ", ".join(fresh))
-    return model.eval()
-
-
-def read_config(folder: Path) -> BertConfig:
-    """Read the encoder's shape from a model folder's `config.json`.
-
-    Raises:
-        BertwrightError: the file is missing, or holds a value under which numbers would differ.
-    """
-    path = folder / "config.json"
-    if not path.exists():
-        raise BertwrightError(
-            "no model folder (config.json is missing)",
-            where=folder,
-            fix="give a folder such as RUN/model, made by pretrain or finetune",
-        )
-    values = read_json(path)
-    if values.get("kind") in ("pretrain", "finetune"):
-        raise BertwrightError(
-            "this is a run folder, its model lies inside", where=folder, fix=f"use {folder / 'model'}"
-        )
-    for key, ours in _SAFE_CONFIG.items():
-        if values.get(key, ours) != ours:
-            raise BertwrightError(f"{key} = {values[key]!r} is not supported; {ours!r} is", where=path)
-    if values.get("model_type", "bert") != "bert":
-        raise BertwrightError(f"model_type is {values['model_type']!r}, not 'bert'", where=path)
-    fields = {field.name for field in dataclasses.fields(BertConfig)}
-    return from_dict(BertConfig, {key: value for key, value in values.items() if key in fields}, where=path)
-
-
-def read_wordpiece(folder: Path, config: BertConfig) -> WordPiece:
-    """Read the vocabulary of a model folder.
-
-    Raises:
-        BertwrightError: it has more entries than the model has embeddings.
-    """
-    wordpiece = WordPiece.load(folder)
-    if wordpiece.vocab_size > config.vocab_size:
-        raise BertwrightError(
-            f"the vocabulary has {wordpiece.vocab_size:,} entries, the model only {config.vocab_size:,}",
-            where=folder,
-            fix="put back the vocab.txt that the model was trained with",
-        )
-    return wordpiece
-
-
-def hugging_face_config(model: Bert) -> dict[str, Any]:
-    """Return the keys of Hugging Face's `config.json`."""
-    architecture = ARCHITECTURES.get(frozenset(model.heads), "BertModel")
-    return {
-        "architectures": [architecture],
-        "model_type": "bert",
-        **dataclasses.asdict(model.config),
-        "position_embedding_type": "absolute",
-        "dtype": "float32",
-    }
-
-
 def to_hugging_face(model: Bert) -> dict[str, Tensor]:
     """Return the weights, fp32 and on the CPU, under Hugging Face's names, and like there without the tied decoder."""
     tensors: dict[str, Tensor] = {}
-    without_pooler = set(model.heads) == {"mlm"}  # Hugging Face's BertForMaskedLM has none
+    # Hugging Face's classes with heads on tokens alone have no pooler.
+    without_pooler = bool(model.heads) and not any(head.pooled for head in model.heads.values())
     for ours, tensor in model.state_dict().items():
         if ours == "heads.mlm.decoder_weight" or (without_pooler and ours.startswith("pooler.")):
             continue
@@ -238,96 +347,3 @@ def to_hugging_face(model: Bert) -> dict[str, Tensor]:
         for name, part in zip(theirs, tensor.detach().float().cpu().chunk(len(theirs)), strict=True):
             tensors[name] = part.contiguous()
     return tensors
-
-
-def hugging_face_names(ours: str) -> tuple[str, ...]:
-    """Return Hugging Face's names of one of our tensors: several where ours is their concatenation."""
-    layer = re.search(r"^layers\.(\d+)\.", ours)
-    generic = re.sub(r"^layers\.\d+\.", "layers.N.", ours).replace("decoder_", "decoder.")
-    module, _, kind = generic.rpartition(".")
-    for name, theirs in NAMES:
-        if name == module:
-            number = layer.group(1) if layer else ""
-            return tuple(f"{their.replace('.N.', f'.{number}.')}.{kind}" for their in theirs)
-    if module.startswith("heads."):  # a task's own head keeps its own name
-        return (generic.removeprefix("heads."),)
-    raise AssertionError(f"no row of the name table covers {ours}")
-
-
-def _read_tensors(folder: Path) -> dict[str, Tensor]:
-    """Read every tensor, under today's names: `bert.` in front, `weight` and `bias` instead of `gamma` and `beta`."""
-    path = folder / "model.safetensors"
-    if not path.exists():
-        raise BertwrightError("model.safetensors is missing", where=folder)
-    try:
-        raw = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise BertwrightError(f"cannot be read ({error})", where=path, fix="copy the file again") from None
-    tensors = {}
-    for name, tensor in raw.items():
-        name = re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", name))
-        if re.match(r"(embeddings|encoder|pooler)\.", name):
-            name = f"bert.{name}"
-        if _TIED.match(name):
-            continue
-        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
-            raise BertwrightError(f"tensor {name!r} holds NaN, infinity or no floating-point numbers", where=path)
-        tensors[name] = tensor
-    decoder, words = raw.get("cls.predictions.decoder.weight"), tensors.get("bert.embeddings.word_embeddings.weight")
-    if decoder is not None and words is not None and not torch.equal(decoder, words):
-        raise BertwrightError("the masked-LM decoder is not the word embedding, as it is in BERT", where=path)
-    return tensors
-
-
-def _gather(names: tuple[str, ...], tensors: dict[str, Tensor], shape: torch.Size, folder: Path) -> Tensor:
-    missing = [name for name in names if name not in tensors]
-    if missing:
-        raise BertwrightError(f"tensor {missing[0]!r} is missing", where=folder / "model.safetensors")
-    expected = (shape[0] // len(names), *shape[1:])
-    for name in names:
-        if tuple(tensors[name].shape) != expected:
-            found = tuple(tensors[name].shape)
-            raise BertwrightError(
-                f"tensor {name!r} has shape {found}, but config.json asks for {expected}",
-                where=folder / "model.safetensors",
-            )
-    return torch.cat([tensors[name].float() for name in names])
-
-
-def _head_of(name: str) -> str | None:
-    """Return the head a Hugging Face tensor belongs to, or None for the encoder's."""
-    if name.startswith("bert."):
-        return None
-    prefixes = {"cls.predictions": "mlm", "cls.seq_relationship": "nsp", "classifier": "classify"}
-    return next((head for prefix, head in prefixes.items() if name.startswith(f"{prefix}.")), name.split(".")[0])
-
-
-def _heads_in(tensors: dict[str, Tensor]) -> set[str]:
-    return {head for head in map(_head_of, tensors) if head is not None}
-
-
-def _make_head(name: str, config: BertConfig, tensors: dict[str, Tensor], where: Path) -> Head:
-    if name == "mlm":
-        return MaskedLMHead(config)
-    if name == "nsp":
-        return NextSentenceHead(config)
-    if name == "classify":
-        biases = tensors.get("classifier.bias")
-        return ClassificationHead(config, num_labels=1 if biases is None else biases.shape[0])
-    raise BertwrightError(f"no head is known for the tensors {name}.*", where=where)
-
-
-def _card(model: Bert, wordpiece: WordPiece | None) -> str:
-    config = model.config
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    casing = (
-        ""
-        if wordpiece is None
-        else f"- vocabulary: {wordpiece.vocab_size:,} entries, {'un' if wordpiece.rules.lowercase else ''}cased\n"
-    )
-    return (
-        "---\nlibrary_name: transformers\ntags: [bert, bertwright]\n---\n# BERT\n\n"
-        f"- {config.num_hidden_layers} layers, hidden size {config.hidden_size}, "
-        f"{config.num_attention_heads} attention heads, {parameters:,} parameters\n"
-        f"{casing}- heads: {', '.join(model.heads) or 'none'}\n\nMade with Bertwright.\n"
-    )

@@ -21,6 +21,7 @@ from bertwright.batch import Batch, StepOutput
 from bertwright.config import BertConfig, from_dict, read_json
 from bertwright.errors import BertwrightError, nearest
 from bertwright.model.bert import Bert
+from bertwright.model.folder import describe
 from bertwright.model.heads import ClassificationHead, Head
 from bertwright.model.weights import save_model
 from bertwright.tasks.base import Example, Feature, Prediction, Task
@@ -122,23 +123,17 @@ def adopt_classifier(model: Bert, folder: Path) -> ClassifyTask | None:
         return None
     head = model.heads["classify"]
     assert isinstance(head, ClassificationHead)
-    path = folder / "config.json"
-    config = read_json(path)
-    made_for = config.get("architectures") or ["BertForSequenceClassification"]
-    if made_for != ["BertForSequenceClassification"]:
-        raise BertwrightError(
-            f"its head is that of {', '.join(map(str, made_for))}; of classifiers made elsewhere, "
-            "BertForSequenceClassification is supported",
-            where=path,
-        )
-    kind = config.get("problem_type") or "single_label_classification"
+    described = describe(folder)
+    kind = described.labels.get("problem_type", "single_label_classification")
     if kind != "single_label_classification" or head.num_labels < 2:
         raise BertwrightError(
-            f"a classifier of the kind {kind!r}, {head.num_labels} outputs, is not supported", where=path
+            f"a classifier of the kind {kind!r}, {head.num_labels} outputs, is not supported", where=described.path
         )
-    names = config.get("id2label") or {str(index): f"LABEL_{index}" for index in range(head.num_labels)}
+    names = described.labels.get("id2label", {str(index): f"LABEL_{index}" for index in range(head.num_labels)})
     if not isinstance(names, dict) or set(names) != set(map(str, range(head.num_labels))):
-        raise BertwrightError(f"id2label does not name the {head.num_labels} outputs of the classifier", where=path)
+        raise BertwrightError(
+            f"id2label does not name the {head.num_labels} outputs of the classifier", where=described.path
+        )
     return ClassifyTask(labels=tuple(str(names[str(index)]) for index in range(head.num_labels)))
 
 

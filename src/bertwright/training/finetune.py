@@ -24,7 +24,8 @@ from bertwright.evaluation import evaluate_examples
 from bertwright.files import sha256_of
 from bertwright.model import machine
 from bertwright.model.bert import Bert
-from bertwright.model.weights import load_model, read_config, read_wordpiece
+from bertwright.model.folder import read_config, read_wordpiece
+from bertwright.model.weights import load_model
 from bertwright.predict import Predictor
 from bertwright.tasks import Example, Feature, Task, TaskObjective, save_fine_tuned, task_to_json
 from bertwright.text.wordpiece import WordPiece

@@ -18,7 +18,8 @@ from bertwright.data.shards import ShardSet, Split
 from bertwright.files import sha256_of
 from bertwright.model import machine
 from bertwright.model.bert import Bert
-from bertwright.model.weights import load_model, read_config, read_wordpiece, save_model
+from bertwright.model.folder import read_config, read_wordpiece
+from bertwright.model.weights import load_model, save_model
 from bertwright.objectives import OBJECTIVES, Objective
 from bertwright.predict import Predictor
 from bertwright.text.wordpiece import WordPiece

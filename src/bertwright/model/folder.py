@@ -1,0 +1,174 @@
+"""What a model folder says of its model: configuration, vocabulary and card, in Hugging Face's words or Google's.
+
+described = describe(Path("uncased_L-12_H-768_A-12"))
+described.config.num_hidden_layers     # 12
+described.ignored                      # keys that change no number here
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bertwright.config import BertConfig, from_dict, read_json
+from bertwright.errors import BertwrightError
+from bertwright.model.bert import Bert
+from bertwright.model.names import ARCHITECTURES, architecture_of
+from bertwright.text.wordpiece import WordPiece
+
+VOCABULARY_FILES = frozenset(
+    {"vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"}
+)
+CONFIG_FILES = ("config.json", "bert_config.json")
+"""Hugging Face's, and Google's."""
+LABEL_KEYS = ("id2label", "label2id", "problem_type")
+"""What `config.json` says of a classifier's outputs."""
+
+_OURS = {
+    "position_embedding_type": "absolute",
+    "add_cross_attention": False,
+    "tie_word_embeddings": True,
+    "directionality": "bidi",
+    "pruned_heads": {},
+    "quantization_config": None,
+}
+"""Keys that change the numbers, with the one value that is ours."""
+_OTHER_MODELS = {"num_hidden_groups": "ALBERT", "embedding_size": "ELECTRA or ALBERT", "attention_window": "Longformer",
+                 "relative_attention": "DeBERTa", "rope_theta": "a BERT with rotary positions"}  # fmt: skip
+"""Keys that BERT does not have, and who has them."""
+_SPARE_ROWS = 128
+"""Embeddings may be padded by fewer rows than this, to a multiple of 8."""
+
+
+@dataclass(frozen=True)
+class Described:
+    """A model folder's configuration."""
+
+    path: Path
+    """The file it was read from."""
+    config: BertConfig
+    """The encoder's shape."""
+    architecture: str | None = None
+    """Hugging Face's class, where the file names one."""
+    labels: Mapping[str, Any] = field(default_factory=dict)
+    """What it says of a classifier's outputs, under `LABEL_KEYS`."""
+    ignored: tuple[str, ...] = ()
+    """Its other keys: they change no number here."""
+
+
+def describe(folder: Path) -> Described:
+    """Read a model folder's `config.json` or `bert_config.json`.
+
+    Raises:
+        BertwrightError: the file is missing, damaged, of another model, or holds a value under which numbers would
+            differ.
+    """
+    path = next((folder / name for name in CONFIG_FILES if (folder / name).exists()), None)
+    if path is None:
+        raise BertwrightError(
+            "no model folder (config.json is missing)",
+            where=folder,
+            fix="give a folder such as RUN/model, made by pretrain or finetune",
+        )
+    values = read_json(path)
+    if values.get("kind") in ("pretrain", "finetune"):
+        raise BertwrightError(
+            "this is a run folder, its model lies inside", where=folder, fix=f"use {folder / 'model'}"
+        )
+    if values.get("model_type", "bert") != "bert":
+        raise BertwrightError(f"model_type is {values['model_type']!r}, not 'bert'", where=path)
+    for key, ours in _OURS.items():
+        if values.get(key, ours) not in (ours, None):
+            raise BertwrightError(f"{key} = {values[key]!r} is not supported; {ours!r} is", where=path)
+    for key, whose in _OTHER_MODELS.items():
+        if key in values and not (key == "embedding_size" and values[key] == values.get("hidden_size")):
+            raise BertwrightError(f"{key} belongs to {whose}, not to BERT", where=path)
+    fields = {each.name for each in dataclasses.fields(BertConfig)}
+    taken = {key: value for key, value in values.items() if key in fields and value is not None}
+    config = from_dict(BertConfig, taken, where=path)
+    labels = {key: values[key] for key in LABEL_KEYS if values.get(key) is not None}
+    ignored = tuple(sorted(values.keys() - fields - _OURS.keys() - set(LABEL_KEYS) - {"architectures", "model_type"}))
+    return Described(path, config, _architecture(values, path), labels, ignored)
+
+
+def _architecture(values: Mapping[str, Any], path: Path) -> str | None:
+    named = values.get("architectures") or [None]
+    if not isinstance(named, list) or len(named) != 1 or not isinstance(named[0], str | None):
+        raise BertwrightError(f"architectures must name one class, not {named!r}", where=path)
+    name: str | None = named[0]
+    if name is not None and name not in ARCHITECTURES:
+        if "model_type" in values:  # a class of somebody's own around a BERT: its head will be listed
+            return None
+        raise BertwrightError(f"it is made for {name}, which is not known here", where=path,
+                              fix=f"known: {', '.join(ARCHITECTURES)}")  # fmt: skip
+    return name
+
+
+def read_config(folder: Path) -> BertConfig:
+    """Read the encoder's shape from a model folder; see `describe`."""
+    return describe(folder).config
+
+
+def read_wordpiece(folder: Path, config: BertConfig) -> WordPiece:
+    """Read the vocabulary of a model folder.
+
+    Raises:
+        BertwrightError: it is not of the size that the model has embeddings for.
+    """
+    wordpiece = WordPiece.load(folder)
+    size, rows = wordpiece.vocab_size, config.vocab_size
+    if not (size == rows or (size < rows < size + _SPARE_ROWS and rows % 8 == 0)):
+        raise BertwrightError(
+            f"the vocabulary has {size:,} entries, the model {rows:,} embeddings",
+            where=folder,
+            fix="put back the vocab.txt that the model was trained with",
+        )
+    return wordpiece
+
+
+def hugging_face_config(model: Bert) -> dict[str, Any]:
+    """Return the keys of Hugging Face's `config.json`."""
+    return {
+        "architectures": [architecture_of(model.heads, is_decoder=model.config.is_decoder)],
+        "model_type": "bert",
+        **dataclasses.asdict(model.config),
+        "position_embedding_type": "absolute",
+        "dtype": "float32",
+    }
+
+
+def google_config(config: BertConfig) -> dict[str, Any]:
+    """Return the keys of Google's `bert_config.json`.
+
+    Raises:
+        BertwrightError: Google's code could not compute this model.
+    """
+    for key, possible in (("hidden_act", ("gelu", "relu", "tanh", "linear")), ("layer_norm_eps", (1e-12,)),
+                          ("is_decoder", (False,))):  # fmt: skip
+        if getattr(config, key) not in possible:
+            raise BertwrightError(
+                f"{key} is {getattr(config, key)!r}; google-research/bert computes {' or '.join(map(repr, possible))}",
+                fix="keep Hugging Face's format: --to hf",
+            )
+    left_out = ("layer_norm_eps", "is_decoder", "pad_token_id")
+    return {key: value for key, value in dataclasses.asdict(config).items() if key not in left_out}
+
+
+def model_card(model: Bert, wordpiece: WordPiece | None) -> str:
+    """Return the text of a model folder's README.md."""
+    config = model.config
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    casing = (
+        ""
+        if wordpiece is None
+        else f"- vocabulary: {wordpiece.vocab_size:,} entries, {'un' if wordpiece.rules.lowercase else ''}cased\n"
+    )
+    return (
+        "---\nlibrary_name: transformers\ntags: [bert, bertwright]\n---\n# BERT\n\n"
+        f"- {config.num_hidden_layers} layers, hidden size {config.hidden_size}, "
+        f"{config.num_attention_heads} attention heads, {parameters:,} parameters\n"
+        f"{casing}- heads: {', '.join(model.heads) or 'none'}\n\nMade with Bertwright.\n"
+    )
