@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from bertwright.batch import Batch, LossTerm
     from bertwright.config import BertConfig, DataConfig, FinetuneConfig, PretrainConfig, VocabConfig
     from bertwright.data.build import build_shards
+    from bertwright.embedding import Embedder
     from bertwright.errors import BertwrightError
     from bertwright.evaluation import evaluate
+    from bertwright.export import convert
     from bertwright.model.bert import Bert
     from bertwright.predict import Predictor
     from bertwright.recipes import get_recipe
@@ -30,6 +32,7 @@ _HOMES = {
     "BertwrightError": "errors",
     "ClassifyTask": "tasks",
     "DataConfig": "config",
+    "Embedder": "embedding",
     "FinetuneConfig": "config",
     "LossTerm": "batch",
     "Predictor": "predict",
@@ -37,6 +40,7 @@ _HOMES = {
     "VocabConfig": "config",
     "WordPiece": "text.wordpiece",
     "build_shards": "data.build",
+    "convert": "export",
     "evaluate": "evaluation",
     "finetune": "training.finetune",
     "get_recipe": "recipes",
@@ -51,6 +55,7 @@ __all__ = [
     "BertwrightError",
     "ClassifyTask",
     "DataConfig",
+    "Embedder",
     "FinetuneConfig",
     "LossTerm",
     "Predictor",
@@ -58,6 +63,7 @@ __all__ = [
     "VocabConfig",
     "WordPiece",
     "build_shards",
+    "convert",
     "evaluate",
     "finetune",
     "get_recipe",

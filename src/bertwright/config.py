@@ -27,6 +27,7 @@ Activation = Literal[
 ObjectiveName = Literal["mlm+nsp", "mlm"]
 Precision = Literal["auto", "fp32", "bf16"]
 Language = Literal["en", "zh", "multi"]
+PoolingMode = Literal["cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 
 C = TypeVar("C")
 

@@ -48,6 +48,27 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "next_sentence": ("next sentence: {label}", "下一句：{label}"),
     "tokens": ("{count:,} tokens", "{count:,} 个词元"),
     "to_guess": ("{count:,} to be guessed", "{count:,} 个待预测"),
+    # The proof sheet of `convert`
+    "sheet_source": ("source", "来源"),
+    "sheet_target": ("target", "去向"),
+    "sheet_shape": ("shape", "形状"),
+    "sheet_type": ("type", "类型"),
+    "sheet_counts": ("{moved} tensors taken over, {left} left", "接收 {moved} 个张量，略过 {left} 个"),
+    "sheet_mlm": ("masked-LM head", "MLM 输出层"),
+    "sheet_nsp": ("next-sentence head", "NSP 输出层"),
+    "sheet_there": ("there", "有"),
+    "sheet_no_mlm": ("not there: `fill` cannot work with this model", "没有：此模型不能用于 `fill`"),
+    "sheet_no_nsp": ("not there: `nsp` cannot work with this model", "没有：此模型不能用于 `nsp`"),
+    "sheet_heads": ("other heads", "其他输出层"),
+    "sheet_no_pooler": (
+        "no pooler: it starts fresh; vectors pooled through it mean nothing before training",
+        "没有池化层：已随机初始化，训练之前经它得到的向量没有意义",
+    ),
+    "sheet_ignored": ("keys that change no number here: {keys}", "不影响数值的配置项：{keys}"),
+    "sheet_parity": (
+        "Both sides were run on the same inputs; the largest difference of any number: {difference}",
+        "两边用相同输入各运行一遍，所有数值的最大差：{difference}",
+    ),
     # The report
     "report_pretrain": ("Pre-training", "预训练"),
     "report_finetune": ("Fine-tuning", "微调"),

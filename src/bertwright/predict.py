@@ -28,6 +28,8 @@ from bertwright.model import machine
 from bertwright.model.bert import Bert
 from bertwright.model.folder import read_wordpiece
 from bertwright.model.heads import Head
+from bertwright.model.hub import local_folder
+from bertwright.model.weights import load_model
 from bertwright.tasks import Example, Feature, Prediction, Task, adopt_classifier, load_task, task_from_json
 from bertwright.text.encoding import Encoding
 from bertwright.text.wordpiece import WordPiece
@@ -79,15 +81,15 @@ class Predictor:
         """Load a model folder.
 
         Args:
-            folder: config.json, weights, vocabulary, and task.json if it was fine-tuned here. A classifier of Hugging
-                Face's is taken as it is, with the labels in its config.json.
+            folder: config.json, weights, vocabulary, and task.json if it was fine-tuned here; or a name on the hub. A
+                classifier of Hugging Face's is taken as it is, with the labels in its config.json.
             options: options of the task that shall differ from the saved ones, such as `{"text_column": "body"}`.
             device: where to run; a GPU if there is one unless given.
             batch_tokens: most tokens of a batch.
         """
-        folder = Path(folder)
+        folder = local_folder(folder)
         prepared = machine.prepare()
-        model = Bert.from_pretrained(folder).to(device or prepared)
+        model = load_model(folder).to(device or prepared)
         task, max_length = load_task(folder) or (adopt_classifier(model, folder), None)
         if task is not None and options:
             task = task_from_json({"name": task.name, "options": {**task.options(), **options}})

@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from cyclopts import App, CycloptsError
 
-from bertwright.cli import commands
+from bertwright.cli import commands, models
 from bertwright.cli.flags import settings_from, whole_numbers
 from bertwright.cli.view import err, print_error
 from bertwright.config import FinetuneConfig, PretrainConfig
@@ -45,13 +45,15 @@ app.command(data)
 data.command(commands.data_build, name="build")
 data.command(commands.data_show, name="show")
 app.command(commands.pretrain, sort_key=3, config=(settings_from(PretrainConfig), whole_numbers))
-app.command(commands.fill, sort_key=4)
-app.command(commands.nsp, sort_key=5)
+app.command(models.fill, sort_key=4)
+app.command(models.nsp, sort_key=5)
 app.command(finetune)
 finetune.command(commands.finetune_classify, name="classify", config=(settings_from(FinetuneConfig), whole_numbers))
-app.command(commands.predict, sort_key=7)
-app.command(commands.evaluate, sort_key=8)
+app.command(models.predict, sort_key=7)
+app.command(models.evaluate, sort_key=8)
 app.command(commands.report, sort_key=9)
+app.command(models.embed, sort_key=10)
+app.command(models.convert, sort_key=11)
 
 
 def run(argv: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""The commands of `bertwright`, in the order of a model's life.
+"""The commands that make something, in the order of a model's life; `cli.models` has those that use a model.
 
 Flags are the fields of the dataclasses in `config`, flattened; their docstrings are the help.
 Results go to standard output, everything else to standard error.
@@ -7,13 +7,10 @@ Results go to standard output, everything else to standard error.
 from __future__ import annotations
 
 import dataclasses
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
-
-from cyclopts import Parameter
 
 from bertwright.cli import view
 from bertwright.cli.flags import Flat, Output, Switch, Training
@@ -154,41 +151,6 @@ def pretrain(
     finish(out, model, {}, output)
 
 
-def fill(model: Path, text: str, /, *, top_k: int = 5, output: Output = Output()) -> None:
-    """Fill the gaps: `bertwright fill MODEL "The capital of France is [MASK]."`.
-
-    Args:
-        model: Model folder.
-        text: A sentence with one or more [MASK].
-        top_k: Answers per gap.
-    """
-    from bertwright.predict import Predictor
-
-    answers = Predictor.load(model).fill(text, top_k=top_k)
-    if output.json:
-        print_json(answers)
-        return
-    view.print_fills(text, answers)
-
-
-def nsp(model: Path, a: str, b: str, /, *, output: Output = Output()) -> None:
-    """Tell whether sentence B follows sentence A.
-
-    Args:
-        model: Model folder.
-        a: First sentence.
-        b: Second sentence.
-    """
-    from bertwright.predict import Predictor
-
-    answer = Predictor.load(model).next_sentence(a, b)
-    if output.json:
-        print_json(answer)
-        return
-    words = say("is_next" if answer["label"] == "IsNext" else "not_next", language())
-    view.out.print(f"[bold]{words}[/]  {answer['score']:.1%}")
-
-
 def finetune_classify(
     *,
     train: Path,
@@ -235,80 +197,6 @@ def finetune_classify(
             on_event=on_event,
         )
     finish(out, result.model, result.scores, output)
-
-
-def predict(
-    model: Path,
-    /,
-    *texts: str,
-    input: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
-    text_column: str | None = None,
-    output: Output = Output(),
-) -> None:
-    """Classify texts: one JSON line `{"label": ..., "score": ...}` for each, in their order.
-
-    Args:
-        model: Model folder that `bertwright finetune` wrote.
-        texts: The texts; or use --input.
-        input: CSV, TSV or JSONL file with a column of texts, or .txt with one a line; - reads lines of standard input.
-        text_column: Column of the text in --input; by default the one the model was trained on.
-    """
-    from bertwright.predict import Predictor
-    from bertwright.text.corpus import decode_lines, read_lines
-
-    if bool(texts) == (input is not None):
-        found = "texts and --input together" if texts else "no text"
-        raise BertwrightError(found, fix='bertwright predict MODEL "a text" or bertwright predict MODEL --input FILE')
-    predictor = Predictor.load(model, options={"text_column": text_column} if text_column else None)
-    if input is None:
-        answers = predictor.predict(texts)
-    elif str(input) == "-":
-        answers = predictor.predict(_texts(decode_lines(sys.stdin.buffer, "standard input"), "standard input"))
-    elif input.suffix == ".txt":
-        answers = predictor.predict(_texts(read_lines(input), input))
-    else:
-        answers = predictor.predict_examples(predictor.require_task().read(input, labelled=False))
-    for answer in answers:
-        print_json(answer)
-
-
-def _texts(lines: Iterable[str], where: object) -> list[str]:
-    texts = [line.rstrip("\n") for line in lines]
-    if not texts:
-        raise BertwrightError("no text", where=where, fix="give one text a line")
-    return texts
-
-
-def evaluate(
-    model: Path,
-    /,
-    *,
-    data: Path,
-    text_column: str | None = None,
-    label_column: str | None = None,
-    out: Path | None = None,
-    output: Output = Output(),
-) -> None:
-    """Score a fine-tuned model on labelled examples.
-
-    Args:
-        model: Model folder that `bertwright finetune` wrote.
-        data: CSV, TSV or JSONL file of labelled examples.
-        text_column: Column of the text; by default the one the model was trained on.
-        label_column: Column of the label; likewise.
-        out: Folder for evaluation.json (scores, confusion matrix) and predictions.jsonl.
-    """
-    from bertwright.evaluation import evaluate as run
-
-    given = {"text_column": text_column, "label_column": label_column}
-    evaluation = run(model, data, options={name: column for name, column in given.items() if column is not None})
-    if out is not None:
-        evaluation.save(out)
-    if output.json:
-        print_json({**evaluation.scores, "num_examples": len(evaluation.examples), **evaluation.details})
-    else:
-        view.print_facts({**evaluation.scores, "num_examples": len(evaluation.examples)})
-        view.print_confusion(evaluation.labels, evaluation.confusion)
 
 
 def report(run: Path, /, *, lang: Lang | None = None, output: Output = Output()) -> None:

@@ -30,6 +30,7 @@ from bertwright.messages import Lang, say
 
 if TYPE_CHECKING:
     from bertwright.data.show import ExampleView
+    from bertwright.export import Conversion
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(highlight=False, soft_wrap=True, stderr=True)
@@ -323,3 +324,29 @@ def print_confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> N
         cells = [f"[bold green]{n}[/]" if n and row == column else str(n) for column, n in enumerate(counts[row])]
         table.add_row(f"[dim]{escape(label)}[/]", *cells)
     out.print(table)
+
+
+def print_sheet(conversion: Conversion, lang: Lang) -> None:
+    """Print what became of every tensor, and the proof that the numbers are the same."""
+    rows = [
+        (row.source, row.target or f"– {row.note}", "×".join(map(str, row.shape)) or "1", row.dtype)
+        for row in conversion.rows
+    ]
+    titles = [say(key, lang) for key in ("sheet_source", "sheet_target", "sheet_shape", "sheet_type")]
+    widths = [max(map(cell_len, column)) for column in zip(titles, *rows, strict=True)]
+    for style, row in [("bold", titles), *(("", row) for row in rows)]:
+        cells = (cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True))
+        out.print(Text("  ".join(cells).rstrip(), style=style))
+    moved = sum(row.target is not None for row in conversion.rows)
+    left = len(conversion.rows) - moved
+    out.print(say("sheet_counts", lang, moved=moved, left=left))
+    for head, key in (("mlm", "sheet_mlm"), ("nsp", "sheet_nsp")):
+        there = head in conversion.heads
+        out.print(f"{say(key, lang)}: {say('sheet_there' if there else f'sheet_no_{head}', lang)}")
+    if others := sorted(set(conversion.heads) - {"mlm", "nsp"}):
+        out.print(f"{say('sheet_heads', lang)}: {', '.join(others)}")
+    if "pooler" in conversion.sheet.fresh:
+        out.print(say("sheet_no_pooler", lang))
+    if conversion.sheet.described.ignored:
+        out.print(say("sheet_ignored", lang, keys=", ".join(conversion.sheet.described.ignored)))
+    out.print(say("sheet_parity", lang, difference=f"{conversion.largest_difference:g}"))

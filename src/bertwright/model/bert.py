@@ -242,10 +242,11 @@ class Bert(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Bert:
-        """Load a model folder in Hugging Face's layout, with every head it holds; see `weights.load_model`."""
+        """Load a model folder, or a name on the hub, with every head it holds; see `weights.load_model`."""
+        from bertwright.model.hub import local_folder
         from bertwright.model.weights import load_model
 
-        return load_model(Path(folder))
+        return load_model(local_folder(folder))
 
     def save_pretrained(self, folder: str | Path, wordpiece: WordPiece | None = None) -> None:
         """Write a model folder in Hugging Face's layout; see `weights.save_model`."""

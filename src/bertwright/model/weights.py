@@ -224,7 +224,9 @@ def _gather(
 def _read_checked(name: str, tensors: Mapping[str, StoredTensor], expected: tuple[int, ...], config: Path) -> Tensor:
     if name not in tensors:
         file = next(iter(tensors.values())).file if tensors else config.parent
-        raise BertwrightError(f"tensor {name!r} is missing; {config.name} asks for it with shape {expected}", where=file)
+        raise BertwrightError(
+            f"tensor {name!r} is missing; {config.name} asks for it with shape {expected}", where=file
+        )
     stored = tensors[name]
     if stored.shape != expected:
         what = f"tensor {stored.source!r} has shape {stored.shape}, but {config.name} asks for {expected}"
@@ -301,7 +303,7 @@ def save_model(
         folder: new, empty, or a model folder.
         wordpiece: its vocabulary files are written beside the weights.
         extra_config: keys added to `config.json`, such as `id2label`.
-        extra_files: further texts by file name, such as the task.
+        extra_files: further texts by file name, which may have one folder in front, such as the task.
 
     Raises:
         DiskFullError: there was no room; a folder already there is intact.
@@ -318,6 +320,7 @@ def save_model(
             wordpiece.save(new)
         (new / "README.md").write_text(model_card(model, wordpiece), encoding="utf-8")
         for name, text in (extra_files or {}).items():
+            (new / name).parent.mkdir(exist_ok=True)
             (new / name).write_text(text, encoding="utf-8")
 
 

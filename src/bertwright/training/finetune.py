@@ -25,6 +25,7 @@ from bertwright.files import sha256_of
 from bertwright.model import machine
 from bertwright.model.bert import Bert
 from bertwright.model.folder import read_config, read_wordpiece
+from bertwright.model.hub import local_folder
 from bertwright.model.weights import load_model
 from bertwright.predict import Predictor
 from bertwright.tasks import Example, Feature, Task, TaskObjective, save_fine_tuned, task_to_json
@@ -121,7 +122,7 @@ def finetune(
         config: every dial.
         train: labelled examples.
         dev: labelled examples to choose by.
-        init: the model folder to start from.
+        init: the model folder to start from, or a name on the hub.
         out: the run folder.
         random_weights: take shape and vocabulary from `init`, but start from random weights: what pre-training is
             compared with.
@@ -133,8 +134,9 @@ def finetune(
         BertwrightError: a file is not as the task needs it, or the run folder is another run's.
     """
     device = machine.prepare(config.threads)
-    model_config = read_config(init)
-    wordpiece = read_wordpiece(init, model_config)
+    folder = local_folder(init)
+    model_config = read_config(folder)
+    wordpiece = read_wordpiece(folder, model_config)
     _require_room(model_config, config, init)
     examples = task.read(train)
     task = task.learn(examples)
@@ -149,7 +151,7 @@ def finetune(
     if random_weights:
         model = Bert(model_config, heads, seed=config.seed)
     else:
-        model = load_model(init, heads, config=model_config, seed=config.seed)
+        model = load_model(folder, heads, config=model_config, seed=config.seed)
     model.compute_dtype = dtype
     model.to(device)
     stream = _stream(task, examples, wordpiece, config)

@@ -19,6 +19,7 @@ from bertwright.files import sha256_of
 from bertwright.model import machine
 from bertwright.model.bert import Bert
 from bertwright.model.folder import read_config, read_wordpiece
+from bertwright.model.hub import local_folder
 from bertwright.model.weights import load_model, save_model
 from bertwright.objectives import OBJECTIVES, Objective
 from bertwright.predict import Predictor
@@ -48,7 +49,7 @@ def pretrain(
         config: every dial of training.
         data: a shard folder.
         out: the run folder.
-        init: a model folder to go on from, with the vocabulary of the shards.
+        init: a model folder to go on from, or a name on the hub, with the vocabulary of the shards.
         resume: go on with the run in `out`.
         on_event: told of every row of `metrics.jsonl` and every message.
 
@@ -59,8 +60,8 @@ def pretrain(
     device = machine.prepare(config.threads)
     shards = ShardSet.open(data)
     if init is not None:
-        recipe, model = model, read_config(init)
-        shards.check_vocabulary(read_wordpiece(init, model))
+        recipe, model = model, read_config(local_folder(init))
+        shards.check_vocabulary(read_wordpiece(local_folder(init), model))
         if (recipe.num_hidden_layers, recipe.hidden_size) != (model.num_hidden_layers, model.hidden_size):
             shape = f"{model.num_hidden_layers} layers, hidden size {model.hidden_size}"
             on_event({"kind": "message", "text": f"the shape is that of {init} ({shape}), not the recipe's"})
@@ -127,7 +128,7 @@ def _fresh_or_loaded(model: BertConfig, config: PretrainConfig, objective: Objec
     heads = objective.heads(model)
     if init is None:
         return Bert(model, heads, seed=config.seed)
-    return load_model(init, heads, config=model, seed=config.seed)
+    return load_model(local_folder(init), heads, config=model, seed=config.seed)
 
 
 def _run_config(model: BertConfig, config: PretrainConfig, shards: ShardSet, init: Path | None) -> dict[str, Any]:
