@@ -14,6 +14,7 @@ import logging
 import re
 from pathlib import Path
 
+from bertwright.config import read_json
 from bertwright.errors import BertwrightError
 from bertwright.model.checkpoint_files import FORMATS
 from bertwright.model.folder import CONFIG_FILES, VOCABULARY_FILES
@@ -45,19 +46,25 @@ def local_folder(model: str | Path) -> Path:
 
 
 def _cached(repository: str, revision: str | None) -> Path | None:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    """Return the folder in the hub's cache, if configuration and weights are there."""
+    from huggingface_hub import try_to_load_from_cache
 
-    try:
-        folder = Path(snapshot_download(repository, revision=revision, local_files_only=True))
-    except LocalEntryNotFoundError:
-        return None
-    complete = any((folder / name).exists() for name in CONFIG_FILES) and any(map(_WEIGHTS.fullmatch, _names(folder)))
-    return folder if complete else None
+    for name in CONFIG_FILES:
+        found = try_to_load_from_cache(repository, name, revision=revision)
+        if isinstance(found, str):
+            folder = Path(found).parent
+            return folder if _has_weights(folder) else None
+    return None
 
 
-def _names(folder: Path) -> list[str]:
-    return [file.name for file in folder.iterdir()]
+def _has_weights(folder: Path) -> bool:
+    """Tell whether a download had come to its end, also where the weights are in several files."""
+    indexes = [read_json(path) for path in folder.glob("*.safetensors.index.json")]
+    indexes += [] if indexes else [read_json(path) for path in folder.glob("*.bin.index.json")]
+    if indexes:
+        return all((folder / name).exists() for index in indexes for name in set(index["weight_map"].values()))
+    kinds = (".safetensors", ".bin", ".data-")
+    return any(kind in file.name for kind in kinds for file in folder.iterdir() if _WEIGHTS.fullmatch(file.name))
 
 
 def _downloaded(repository: str, revision: str | None) -> Path:

@@ -84,10 +84,10 @@ def pool(hidden: Float[Tensor, "N H"], cu_seqlens: Int[Tensor, "B1"], mode: Pool
         return hidden[cu_seqlens[:-1]]
     if mode == "lasttoken":
         return hidden[cu_seqlens[1:] - 1]
+    if mode == "max":
+        return torch.stack([rows.amax(0) for rows in hidden.split(lengths.tolist())])
     sequence = torch.repeat_interleave(torch.arange(lengths.numel(), device=hidden.device), lengths)
     empty = hidden.new_zeros(lengths.numel(), hidden.shape[1])
-    if mode == "max":
-        return empty.index_reduce(0, sequence, hidden, "amax", include_self=False)
     weights = hidden.new_ones(hidden.shape[0])
     if mode == "weightedmean":
         weights = (torch.arange(hidden.shape[0], device=hidden.device) - cu_seqlens[sequence] + 1).to(hidden.dtype)
@@ -129,9 +129,16 @@ def read_pooling(folder: Path) -> tuple[Path, Pooling] | None:
             normalize = True
         elif kind != "Dropout":
             raise BertwrightError(f"its module {kind} is not supported", where=path)
-    settings = model / "sentence_bert_config.json"
-    max_length = read_json(settings).get("max_seq_length") if settings.exists() else None
-    return model, Pooling(modes, tuple(dense), normalize, max_length)
+    return model, Pooling(modes, tuple(dense), normalize, _max_length(model))
+
+
+def _max_length(folder: Path) -> int | None:
+    """Return the longest input, where older versions of sentence-transformers write it, or where newer ones do."""
+    for name, key in (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")):
+        value = read_json(folder / name).get(key) if (folder / name).exists() else None
+        if isinstance(value, int) and 2 < value < 1_000_000:
+            return value
+    return None
 
 
 def pooling_files(pooling: Pooling, hidden_size: int) -> dict[str, str]:
