@@ -19,13 +19,13 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
 
-from bertwright.batch import Batch, LossTerm, StepOutput
+from bertwright.batch import Batch, StepOutput
 from bertwright.config import BertConfig
 from bertwright.errors import BertwrightError, nearest
 from bertwright.model.heads import ClassificationHead, Head
 from bertwright.tasks.base import Example, Feature, Prediction, Task, log_truncated, require_label
+from bertwright.tasks.losses import classification_loss
 from bertwright.tasks.metrics import classification_details, classification_scores
 from bertwright.tasks.tables import read_table
 from bertwright.text.wordpiece import WordPiece
@@ -125,10 +125,7 @@ class ClassifyTask(Task):
 
     def loss(self, logits: Float[Tensor, "B K"], batch: Batch) -> StepOutput:
         """Sum cross-entropy and right answers over the batch."""
-        labels = batch.targets["labels"]
-        total = functional.cross_entropy(logits.float(), labels, reduction="sum")
-        right = (logits.detach().argmax(-1) == labels).sum().float()
-        return StepOutput({"loss": LossTerm(total, len(labels))}, {"accuracy": LossTerm(right, len(labels))})
+        return classification_loss(logits, batch.targets["labels"])
 
     def decode(
         self, logits: Sequence[Float[Tensor, "_ K"]], features: Sequence[Feature], examples: Sequence[Example]

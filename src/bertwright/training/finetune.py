@@ -147,11 +147,9 @@ def finetune(
         model_config, hidden_dropout_prob=config.dropout, attention_probs_dropout_prob=config.dropout
     )
     objective = TaskObjective(task)
-    heads = objective.heads(model_config)
-    if random_weights:
-        model = Bert(model_config, heads, seed=config.seed)
-    else:
-        model = load_model(folder, heads, config=model_config, seed=config.seed)
+    heads, seed = objective.heads(model_config), config.seed
+    start = Bert(model_config, heads, seed=seed) if random_weights else None
+    model = start or load_model(folder, heads, config=model_config, seed=seed)
     model.compute_dtype = dtype
     model.to(device)
     stream = _stream(task, examples, wordpiece, config)
