@@ -165,6 +165,7 @@ class Embedder:
     def _encode(self, texts: Sequence[str]) -> list[Encoding]:
         if not texts:
             raise BertwrightError("there is no text")
+        texts = [text.lower() for text in texts] if self.pooling.lowercase else texts
         encodings = [self.wordpiece.encode(text, max_length=self.max_length) for text in texts]
         if cut := sum(encoding.truncated for encoding in encodings):
             _log.warning("%d of %d texts were longer than %d tokens and were cut", cut, len(texts), self.max_length)

@@ -60,6 +60,8 @@ class Pooling:
     """Scale the result to length 1."""
     max_length: int | None = None
     """Longest input, tokens, where the folder says one."""
+    lowercase: bool = False
+    """Lower the text before the tokenizer sees it."""
 
     def __call__(self, hidden: Float[Tensor, "N H"], cu_seqlens: Int[Tensor, "B1"]) -> Float[Tensor, "B D"]:
         """Return one vector for each sequence."""
@@ -129,7 +131,9 @@ def read_pooling(folder: Path) -> tuple[Path, Pooling] | None:
             normalize = True
         elif kind != "Dropout":
             raise BertwrightError(f"its module {kind} is not supported", where=path)
-    return model, Pooling(modes, tuple(dense), normalize, _max_length(model))
+    settings = model / "sentence_bert_config.json"
+    lowercase = settings.exists() and read_json(settings).get("do_lower_case") is True
+    return model, Pooling(modes, tuple(dense), normalize, _max_length(model), lowercase)
 
 
 def _max_length(folder: Path) -> int | None:
@@ -165,7 +169,7 @@ def pooling_files(pooling: Pooling, hidden_size: int) -> dict[str, str]:
             "default_prompt_name": None,
             "similarity_fn_name": "cosine",
         },
-        "sentence_bert_config.json": {"max_seq_length": pooling.max_length, "do_lower_case": False},
+        "sentence_bert_config.json": {"max_seq_length": pooling.max_length, "do_lower_case": pooling.lowercase},
     } | ({"2_Normalize/config.json": {}} if pooling.normalize else {})
     return {name: json.dumps(values, indent=2) + "\n" for name, values in contents.items()}
 
