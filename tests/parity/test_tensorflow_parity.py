@@ -10,8 +10,16 @@ import numpy as np
 import pytest
 import torch
 
+from bertwright.batch import Batch
+from bertwright.config import BertConfig
 from bertwright.errors import BertwrightError
+from bertwright.export import convert
+from bertwright.model.bert import Bert
+from bertwright.model.heads import MaskedLMHead, NextSentenceHead
 from bertwright.model.tf_bundle import DTYPES, TensorBundle, find_bundle, write_bundle
+from bertwright.model.weights import save_model
+from bertwright.text.rules import TextRules
+from bertwright.text.wordpiece import SPECIAL_TOKENS, WordPiece
 
 PYTHON = Path(sys.prefix) / "oracles" / "tensorflow" / "bin" / "python"
 SCRIPT = Path(__file__).with_name("tf_bert.py")
@@ -117,3 +125,35 @@ def test_the_oracle_runs(tmp_path, config):
         "nsp_logits": (2, 2),
     }
     assert all(np.isfinite(found[name]).all() for name in found.files)
+
+
+@torch.inference_mode()
+def test_tensorflow_says_the_same_of_what_is_written_for_it(tmp_path):
+    wordpiece = WordPiece([*SPECIAL_TOKENS, *(f"w{number}" for number in range(55))], TextRules(lowercase=True))
+    shape = BertConfig(**CONFIG)
+    model = Bert(shape, {"mlm": MaskedLMHead(shape), "nsp": NextSentenceHead(shape)}, seed=4)
+    for parameter in model.parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter))
+    save_model(model, tmp_path / "source", wordpiece=wordpiece)
+    convert(tmp_path / "source", tmp_path / "google", to="google")
+    ids = [[2, 7, 9, 3], [2, *range(10, 31), 3], [2, 3]]
+    padded = {name: np.zeros((3, 23), np.int64) for name in ("input_ids", "token_type_ids", "attention_mask")}
+    for row, each in enumerate(ids):
+        padded["input_ids"][row, : len(each)] = each
+        padded["attention_mask"][row, : len(each)] = 1
+    np.savez(tmp_path / "in.npz", **padded)
+    google = tmp_path / "google"
+    tensorflow(
+        "run", google / "bert_config.json", google / "bert_model.ckpt", tmp_path / "in.npz", tmp_path / "out.npz"
+    )
+    found, keep = np.load(tmp_path / "out.npz"), padded["attention_mask"].astype(bool)
+    batch = Batch.pack(ids, [[0] * len(each) for each in ids], {"masked_rows": torch.arange(int(keep.sum()))})
+    logits = model.eval()(batch)
+    pairs = [
+        (torch.stack(list(model.layer_outputs(batch))), found["hidden_states"][:, keep]),
+        (model.hidden_states(batch).pooler_output, found["pooled"]),
+        (logits["mlm"], found["mlm_logits"][keep]),
+        (logits["nsp"], found["nsp_logits"]),
+    ]
+    for ours, theirs in pairs:
+        assert float((ours - torch.from_numpy(theirs)).abs().max()) <= 1e-5
