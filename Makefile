@@ -12,7 +12,7 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint requirements/constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint fix bench docs lock clean
+.PHONY: help setup demo oracles test lint fix bench docs lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,8 +23,10 @@ setup: $(VENV)/.dev ## Create .venv with the pinned packages, for development
 demo: $(VENV)/.core ## The whole life of a BERT in miniature, offline, in minutes
 	$(BIN)/bertwright demo
 
-test: $(VENV)/.dev ## Run every test
+test: $(VENV)/.dev oracles ## Run every test
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --maxprocesses 4
+
+oracles: $(VENV)/.tensorflow $(VENV)/.transformers4 ## Install what some tests compare with, apart from all else
 
 lint: $(VENV)/.dev ## Check style, types and the direction of imports
 	$(BIN)/ruff check
@@ -61,4 +63,22 @@ $(VENV)/.core: pyproject.toml requirements/constraints.txt
 
 $(VENV)/.dev: $(VENV)/.core
 	@$(PIP) --no-build-isolation --editable ".[dev]"
+	@touch $@
+
+# TensorFlow (1.6 GB) and an older transformers are oracles of the tests: beside our packages, never among them.
+# Where one cannot be installed, its tests are skipped and say so.
+ORACLES = $(VENV)/oracles
+
+$(VENV)/.tensorflow: requirements/tensorflow.txt | $(VENV)/.dev
+	@echo "Installing TensorFlow into $(ORACLES)/tensorflow, for the tests alone."
+	@{ $(PYTHON) -m venv --clear $(ORACLES)/tensorflow && $(ORACLES)/tensorflow/bin/python -m pip install -qq \
+	     --disable-pip-version-check --only-binary :all: --requirement $<; } || \
+	  { rm -rf $(ORACLES)/tensorflow; echo "TensorFlow cannot be installed here: its tests are skipped" >&2; }
+	@touch $@
+
+$(VENV)/.transformers4: requirements/transformers4.txt | $(VENV)/.dev
+	@rm -rf $(ORACLES)/transformers4
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --target $(ORACLES)/transformers4 \
+	   --requirement $< || \
+	  { rm -rf $(ORACLES)/transformers4; echo "transformers 4 cannot be installed here: its tests are skipped" >&2; }
 	@touch $@

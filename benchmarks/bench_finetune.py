@@ -29,7 +29,8 @@ import common
 from bertwright.config import FinetuneConfig
 from bertwright.model import machine
 from bertwright.model.bert import Bert
-from bertwright.model.weights import load_model, read_config
+from bertwright.model.folder import read_config
+from bertwright.model.weights import load_model
 from bertwright.tasks import ClassifyTask, TaskObjective, save_fine_tuned
 from bertwright.text.wordpiece import WordPiece
 from bertwright.training.finetune import FeatureStream

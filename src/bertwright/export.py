@@ -100,11 +100,11 @@ def convert(
     wordpiece = read_wordpiece(folder, config)
     match to:
         case "hf":
-            names = _write_hugging_face(model, wordpiece, sheet, out, _task_file(folder))
+            names = _write_hugging_face(model, wordpiece, out, _task_file(folder))
         case "sentence-transformers":
             found = found if pooling is None else replace(found, modes=(pooling,), dense=())
             found = replace(found, max_length=found.max_length or config.max_position_embeddings)
-            names = _write_hugging_face(model, wordpiece, sheet, out, pooling_files(found, config.hidden_size))
+            names = _write_hugging_face(model, wordpiece, out, pooling_files(found, config.hidden_size))
         case "google":
             names = _write_google(model, wordpiece, out)
     difference = largest_difference(model, load_model(out), wordpiece)
@@ -117,11 +117,8 @@ def _task_file(folder: Path) -> dict[str, str]:
     return {TASK_FILE: path.read_text(encoding="utf-8")} if path.is_file() else {}
 
 
-def _write_hugging_face(
-    model: Bert, wordpiece: WordPiece, sheet: Sheet, out: Path, extra_files: Mapping[str, str]
-) -> dict[str, str]:
-    labels = sheet.described.labels if model.heads else {}
-    save_model(model, out, wordpiece=wordpiece, extra_config=labels, extra_files=extra_files)
+def _write_hugging_face(model: Bert, wordpiece: WordPiece, out: Path, extra_files: Mapping[str, str]) -> dict[str, str]:
+    save_model(model, out, wordpiece=wordpiece, extra_files=extra_files)
     return {name: name for name in to_hugging_face(model)}
 
 

@@ -1,153 +1,294 @@
-"""Our model folders in transformers, and released weights in ours: the same numbers."""
+"""Every head and every configuration, in transformers and here: the same numbers, the same losses.
+
+Under whichever version of transformers is imported: `test_import_parity.py` runs this file again under another one.
+"""
+
+from typing import get_args
 
 import pytest
 import torch
+from torch.nn import functional
 
-from bertwright.batch import Batch
-from bertwright.config import BertConfig
+from bertwright.config import Activation, BertConfig
 from bertwright.model.bert import Bert
-from bertwright.model.heads import ClassificationHead, MaskedLMHead, NextSentenceHead
-from bertwright.model.weights import save_model, to_hugging_face
-from bertwright.text.wordpiece import WordPiece
+from bertwright.model.heads import (
+    ChoiceHead,
+    ClassificationHead,
+    MaskedLMHead,
+    NextSentenceHead,
+    SpanHead,
+    TokenClassificationHead,
+)
+from bertwright.model.names import ARCHITECTURES
+from bertwright.model.weights import load_model, save_model, to_hugging_face
+from bertwright.objectives import MaskedLM, MaskedLMAndNextSentence
+from bertwright.tasks import ClassifyTask, TaskObjective
 
 transformers = pytest.importorskip("transformers")
 transformers.logging.set_verbosity_error()
 
-CONFIG = BertConfig(
-    vocab_size=120,
-    hidden_size=32,
-    num_hidden_layers=3,
-    num_attention_heads=4,
-    intermediate_size=64,
-    max_position_embeddings=40,
-    initializer_range=0.2,
-)
-LENGTHS = [40, 1, 17, 17, 9]
-TEXTS = [
-    "The quick brown fox jumps over the lazy dog.",
-    "北京是中华人民共和国的首都。",
-    "I ❤️ BERT 🤖🎉 — naïve café, İstanbul!",
-    "a",
-    "pneumonoultramicroscopicsilicovolcanoconiosis " * 30,
+LENGTHS = [40, 1, 17, 17, 9, 2]
+CASES = [
+    ("BertModel", {}),
+    ("BertModel", {"is_decoder": True}),
+    ("BertForPreTraining", {}),
+    ("BertForPreTraining", {"is_decoder": True}),
+    ("BertForMaskedLM", {}),
+    ("BertForMaskedLM", {"is_decoder": True}),
+    ("BertLMHeadModel", {}),
+    ("BertLMHeadModel", {"is_decoder": True}),
+    ("BertForNextSentencePrediction", {}),
+    ("BertForSequenceClassification", {"num_labels": 3, "problem_type": "single_label_classification"}),
+    ("BertForSequenceClassification", {"num_labels": 1, "problem_type": "regression"}),
+    ("BertForSequenceClassification", {"num_labels": 4, "problem_type": "multi_label_classification"}),
+    ("BertForSequenceClassification", {"num_labels": 3, "is_decoder": True}),
+    ("BertForMultipleChoice", {}),
+    ("BertForTokenClassification", {"num_labels": 5}),
+    ("BertForQuestionAnswering", {}),
 ]
+HEADS = {
+    "mlm": lambda config, labels: MaskedLMHead(config),
+    "nsp": lambda config, labels: NextSentenceHead(config),
+    "classify": ClassificationHead,
+    "choice": lambda config, labels: ChoiceHead(config),
+    "tag": TokenClassificationHead,
+    "span": lambda config, labels: SpanHead(config),
+}
+AUTO = {
+    "BertModel": "AutoModel",
+    "BertForPreTraining": "AutoModelForPreTraining",
+    "BertForMaskedLM": "AutoModelForMaskedLM",
+    "BertLMHeadModel": "AutoModelForCausalLM",
+    "BertForNextSentencePrediction": "AutoModelForNextSentencePrediction",
+    "BertForSequenceClassification": "AutoModelForSequenceClassification",
+    "BertForMultipleChoice": "AutoModelForMultipleChoice",
+    "BertForTokenClassification": "AutoModelForTokenClassification",
+    "BertForQuestionAnswering": "AutoModelForQuestionAnswering",
+}
 
 
-def make(names, config=CONFIG):
-    heads = {
-        "mlm": lambda: MaskedLMHead(config),
-        "nsp": lambda: NextSentenceHead(config),
-        "classify": lambda: ClassificationHead(config, 3),
-    }
-    model = Bert(config, {name: heads[name]() for name in names}).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():  # biases and norms unlike a fresh model's
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    return model
-
-
-def theirs(folder, architecture, **options):
-    """The folder in transformers; it must find every weight, and no other."""
-    kind = getattr(transformers, architecture)
-    model, info = kind.from_pretrained(folder, output_loading_info=True, attn_implementation="eager", **options)
-    for name in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        assert not info[name], (name, info[name])
-    return model.eval()
+def name_of(value):
+    return value if isinstance(value, str) else "+".join(f"{key}={each}" for key, each in value.items()) or "plain"
 
 
 @pytest.fixture
-def padded():
-    ids = torch.randint(1, CONFIG.vocab_size, (len(LENGTHS), max(LENGTHS)))
-    mask = (torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]).long()
-    types = (torch.arange(max(LENGTHS)) >= torch.tensor(LENGTHS)[:, None] // 2).long() * mask
-    return {"input_ids": ids * mask, "token_type_ids": types, "attention_mask": mask}
+def inputs(inputs_of):
+    return inputs_of.draw(LENGTHS)
 
 
-def pack(padded, **targets):
-    keep = padded["attention_mask"].bool()
-    ids, types = (padded[name][keep].split(LENGTHS) for name in ("input_ids", "token_type_ids"))
-    return Batch.pack([each.tolist() for each in ids], [each.tolist() for each in types], targets)
+@pytest.fixture
+def made_here(shape, shake):
+    """Make a random model of ours."""
+
+    def make(architecture, num_labels=2, **options):
+        config = BertConfig(**shape | options)
+        return shake(Bert(config, {name: HEADS[name](config, num_labels) for name in ARCHITECTURES[architecture]}))
+
+    return make
 
 
-def assert_same(found, expected):
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+@pytest.fixture
+def here_and_there(made_there, tmp_path):
+    """Make a random model of transformers, and load it here."""
+
+    def make(architecture, **options):
+        model = made_there(architecture, **options)
+        model.save_pretrained(tmp_path)
+        return load_model(tmp_path), model
+
+    return make
+
+
+# Their models here
+
+
+@pytest.mark.parametrize(("architecture", "options"), CASES, ids=name_of)
+@torch.inference_mode()
+def test_what_transformers_saves_says_the_same_here(architecture, options, inputs, here_and_there, same_model):
+    model, expected = here_and_there(architecture, **options)
+    assert set(model.heads) == ARCHITECTURES[architecture]
+    assert model.config.is_decoder == expected.config.is_decoder
+    same_model(model, inputs.shown_to(expected), inputs)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"layer_norm_eps": eps} for eps in (1e-12, 1e-5, 0.1)),
+        *({"type_vocab_size": size} for size in (1, 2, 16)),
+        {"pad_token_id": 7},
+        {"hidden_size": 36, "num_attention_heads": 3, "intermediate_size": 50},
+        {"num_hidden_layers": 1},
+        {"num_attention_heads": 1},
+        {"num_attention_heads": 32},
+        {"max_position_embeddings": 7},
+        {"num_hidden_layers": 12, "hidden_size": 24, "num_attention_heads": 2},
+    ],
+    ids=name_of,
+)
+@torch.inference_mode()
+def test_configurations(options, inputs_of, here_and_there, same_model):
+    model, expected = here_and_there("BertForPreTraining", **options)
+    lengths = [min(length, expected.config.max_position_embeddings) for length in LENGTHS]
+    inputs = inputs_of.draw(lengths, types=expected.config.type_vocab_size)
+    inputs.ids[0][3] = expected.config.pad_token_id  # which is a token like others within a sequence
+    same_model(model, inputs.shown_to(expected), inputs)
+
+
+@pytest.mark.parametrize("activation", get_args(Activation))
+@torch.inference_mode()
+def test_activations(activation, inputs, made_there, same_model, tmp_path):
+    expected = made_there("BertForPreTraining", hidden_act=activation)
+    for name, parameter in expected.named_parameters():
+        if name.endswith(("intermediate.dense.bias", "transform.dense.bias")):
+            parameter.mul_(40)  # from where every activation bends to where it is flat
+    expected.save_pretrained(tmp_path)
+    same_model(load_model(tmp_path), inputs.shown_to(expected), inputs)
+
+
+@pytest.mark.parametrize("is_decoder", [False, True])
+@torch.inference_mode()
+def test_a_padded_batch_is_padded_again(is_decoder, inputs, here_and_there, same):
+    model, theirs = here_and_there("BertModel", is_decoder=is_decoder)
+    found, expected = model.on_padded(**inputs.padded()), theirs(**inputs.padded())
+    same(found.last_hidden_state[inputs.keep], expected.last_hidden_state[inputs.keep], "last hidden states")
+    same(found.pooler_output, expected.pooler_output, "pooled")
+    assert not found.last_hidden_state[~inputs.keep].any()
+
+
+@pytest.mark.parametrize("options", [{}, {"is_decoder": True}], ids=name_of)
+@pytest.mark.parametrize(
+    ("architecture", "head", "target"),
+    [("BertForPreTraining", "mlm", "masked_rows"), ("BertForTokenClassification", "tag", "token_rows")],
+)
+@torch.inference_mode()
+def test_heads_that_read_a_few_rows(architecture, head, target, options, inputs, here_and_there, same):
+    model, expected = here_and_there(architecture, **options)
+    said, rows = inputs.shown_to(expected), torch.tensor([83, 0, 3, 39, 40, 41, 3, 85])  # in any order, and twice
+    found = model(inputs.packed(**{target: rows}))
+    same(found[head], said["prediction_logits" if head == "mlm" else "logits"][inputs.keep][rows], f"{head} logits")
+    if head == "mlm":
+        same(found["nsp"], said["seq_relationship_logits"], "nsp logits")
+
+
+# Losses
+
+
+def same_loss(same, found, expected, what="loss"):
+    assert expected > 0.1, "a loss that says something"
+    same(found, expected, what, atol=0.0, rtol=1e-6)
+
+
+def mean(term):
+    return term.total / term.count
+
+
+def padded_labels(inputs, labels):
+    """Labels by row, as transformers takes them."""
+    padded = torch.full(inputs.keep.shape, -100)
+    padded[inputs.keep] = labels
+    return padded
+
+
+@torch.inference_mode()
+def test_the_losses_of_pre_training(inputs, here_and_there, same):
+    model, expected = here_and_there("BertForPreTraining")
+    rows, labels = torch.tensor([0, 3, 39, 40, 41, 83]), torch.full((inputs.num_tokens,), -100)
+    labels[rows], is_random = (
+        torch.randint(0, model.config.vocab_size, rows.shape),
+        torch.randint(0, 2, (len(LENGTHS),)),
+    )
+    batch = inputs.packed(masked_rows=rows, masked_labels=labels[rows], next_sentence_label=is_random)
+    found = MaskedLMAndNextSentence()(model, batch).losses
+    output = expected(**inputs.padded(), labels=padded_labels(inputs, labels), next_sentence_label=is_random)
+    same_loss(same, mean(found["mlm_loss"]) + mean(found["nsp_loss"]), output.loss)
+    next_sentence = functional.cross_entropy(output.seq_relationship_logits, is_random)
+    same_loss(same, mean(found["nsp_loss"]), next_sentence, "nsp loss")
+
+
+@pytest.mark.parametrize("is_decoder", [False, True])
+@torch.inference_mode()
+def test_the_loss_of_masked_tokens_alone(is_decoder, inputs, here_and_there, same):
+    model, expected = here_and_there("BertForMaskedLM", is_decoder=is_decoder)
+    labels, rows = torch.cat(inputs.ids), torch.arange(inputs.num_tokens)
+    found = MaskedLM()(model, inputs.packed(masked_rows=rows, masked_labels=labels)).losses["mlm_loss"]
+    same_loss(same, mean(found), expected(**inputs.padded(), labels=padded_labels(inputs, labels)).loss)
+
+
+@torch.inference_mode()
+def test_the_loss_of_the_next_token(inputs, here_and_there, same):
+    """Left to right, the masked-token loss is a language model's once the labels are the tokens that follow."""
+    model, expected = here_and_there("BertLMHeadModel", is_decoder=True)
+    ids, rows = torch.cat(inputs.ids), torch.arange(inputs.num_tokens)
+    rows = rows[~torch.isin(rows, inputs.packed().cu_seqlens[1:] - 1)]
+    found = MaskedLM()(model, inputs.packed(masked_rows=rows, masked_labels=ids[rows + 1])).losses["mlm_loss"]
+    same_loss(same, mean(found), expected(**inputs.padded(), labels=padded_labels(inputs, ids)).loss)
+
+
+@torch.inference_mode()
+def test_the_loss_of_classification(inputs, here_and_there, same):
+    model, expected = here_and_there("BertForSequenceClassification", num_labels=3)
+    labels = torch.arange(len(LENGTHS)) % 3
+    found = TaskObjective(ClassifyTask(labels=("a", "b", "c")))(model, inputs.packed(labels=labels)).losses["loss"]
+    same_loss(same, mean(found), expected(**inputs.padded(), labels=labels).loss)
+
+
+# Our models there
+
+
+@pytest.mark.parametrize(("architecture", "options"), CASES, ids=name_of)
+@torch.inference_mode()
+def test_what_is_saved_here_says_the_same_there(
+    architecture, options, inputs, made_here, loaded_there, same_model, tmp_path
+):
+    options = dict(options)
+    told = {name: options.pop(name) for name in ("num_labels", "problem_type") if name in options}
+    model = made_here(architecture, told.get("num_labels", 2), **options)
+    save_model(model, tmp_path, extra_config=told)
+    for name in (architecture, AUTO[architecture]):
+        expected = loaded_there(tmp_path, name)
+        assert expected.config.is_decoder == model.config.is_decoder
+        same_model(model, inputs.shown_to(expected), inputs)
 
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu", "silu", "tanh"])
 @torch.inference_mode()
-def test_the_encoder(activation, padded, tmp_path):
-    model = make([], BertConfig(**{**vars(CONFIG), "hidden_act": activation}))
-    save_model(model, tmp_path)
-    expected = theirs(tmp_path, "BertModel")(**padded)
-    found, keep = model.on_padded(**padded), padded["attention_mask"].bool()
-    assert_same(found.last_hidden_state[keep], expected.last_hidden_state[keep])
-    assert_same(found.pooler_output, expected.pooler_output)
-    assert_same(model.hidden_states(pack(padded)).last_hidden_state, expected.last_hidden_state[keep])
-
-
-@torch.inference_mode()
-def test_pre_training_heads(padded, tmp_path):
-    model, rows = make(["mlm", "nsp"]), torch.tensor([0, 3, 39, 40, 41, 83])
-    save_model(model, tmp_path)
-    expected, keep = theirs(tmp_path, "BertForPreTraining")(**padded), padded["attention_mask"].bool()
-    found = model(pack(padded, masked_rows=rows))
-    assert_same(found["mlm"], expected.prediction_logits[keep][rows])
-    assert_same(found["nsp"], expected.seq_relationship_logits)
+def test_activations_there(activation, inputs, made_here, loaded_there, same_model, tmp_path):
+    model = made_here("BertModel", hidden_act=activation)
+    model.save_pretrained(tmp_path)
+    same_model(model, inputs.shown_to(loaded_there(tmp_path, "BertModel")), inputs)
 
 
 @pytest.mark.parametrize(
-    ("head", "architecture"),
+    ("architecture", "num_labels"),
     [
-        ("mlm", "BertForMaskedLM"),
-        ("nsp", "BertForNextSentencePrediction"),
-        ("classify", "BertForSequenceClassification"),
+        ("BertForSequenceClassification", 2),
+        ("BertForTokenClassification", 2),
+        ("BertForSequenceClassification", 1),
+        ("BertForSequenceClassification", 3),
+        ("BertForTokenClassification", 5),
     ],
 )
 @torch.inference_mode()
-def test_single_heads(head, architecture, padded, tmp_path):
-    model, rows = make([head]), torch.arange(sum(LENGTHS))
-    save_model(model, tmp_path, extra_config={"num_labels": 3} if head == "classify" else None)
-    logits = theirs(tmp_path, architecture)(**padded).logits
-    expected = logits[padded["attention_mask"].bool()] if head == "mlm" else logits
-    assert_same(model(pack(padded, masked_rows=rows))[head], expected)
+def test_the_number_of_labels_is_told(architecture, num_labels, inputs, made_here, loaded_there, same_model, tmp_path):
+    model = made_here(architecture, num_labels)
+    model.save_pretrained(tmp_path)
+    same_model(model, inputs.shown_to(loaded_there(tmp_path, architecture)), inputs)
 
 
 @torch.inference_mode()
-def test_what_transformers_saves_is_loaded(padded, tmp_path):
-    config = transformers.BertConfig(
-        **{name: value for name, value in vars(CONFIG).items() if name != "pad_token_id"}, attn_implementation="eager"
-    )
-    torch.manual_seed(1)
-    expected = transformers.BertForPreTraining(config).eval()
-    expected.save_pretrained(tmp_path)
-    model, keep, rows = Bert.from_pretrained(tmp_path), padded["attention_mask"].bool(), torch.arange(sum(LENGTHS))
-    found, reference = model(pack(padded, masked_rows=rows)), expected(**padded)
-    assert_same(found["mlm"], reference.prediction_logits[keep])
-    assert_same(found["nsp"], reference.seq_relationship_logits)
+def test_the_names_of_labels_stay(inputs, made_there, loaded_there, same_model, tmp_path):
+    names = {0: "negative", 1: "neutral", 2: "positive"}
+    made_there("BertForSequenceClassification", id2label=names).save_pretrained(tmp_path)
+    model = load_model(tmp_path)
+    model.save_pretrained(tmp_path)
+    expected = loaded_there(tmp_path, "BertForSequenceClassification")
+    assert expected.config.id2label == names
+    same_model(model, inputs.shown_to(expected), inputs)
 
 
-def test_the_name_table_covers_every_parameter_of_theirs():
-    expected = transformers.BertForPreTraining(transformers.BertConfig(**vars(CONFIG)))
-    ours, names = to_hugging_face(make(["mlm", "nsp"])), dict(expected.named_parameters())
+def test_the_name_table_covers_every_parameter_of_theirs(made_here, made_there):
+    ours = to_hugging_face(made_here("BertForPreTraining"))
+    names = dict(made_there("BertForPreTraining").named_parameters())
     assert ours.keys() == names.keys()
     assert all(ours[name].shape == parameter.shape for name, parameter in names.items())
-
-
-# Released weights
-
-
-@torch.inference_mode()
-def test_minilm_says_the_same(minilm):
-    tokenizer = transformers.AutoTokenizer.from_pretrained(minilm)
-    expected_model = theirs(minilm, "BertModel", dtype=torch.float32)
-    model, wordpiece = Bert.from_pretrained(minilm), WordPiece.load(minilm)
-    encoded = tokenizer(TEXTS, padding=True, truncation=True, max_length=128, return_tensors="pt")
-    expected, keep = expected_model(**encoded), encoded["attention_mask"].bool()
-    padded = model.on_padded(**encoded)
-    encodings = [wordpiece.encode(text, max_length=128) for text in TEXTS]
-    batch = Batch.pack([each.input_ids for each in encodings], [each.token_type_ids for each in encodings])
-    assert torch.equal(batch.input_ids, encoded["input_ids"][keep]), "the same pieces of text"
-    packed = model.hidden_states(batch)
-    for found in (padded.last_hidden_state[keep], packed.last_hidden_state):
-        assert_same(found, expected.last_hidden_state[keep])
-    for found in (padded.pooler_output, packed.pooler_output):
-        assert_same(found, expected.pooler_output)

@@ -30,22 +30,54 @@ def relative_error(found, expected):
     return float((found - expected).norm() / expected.norm())
 
 
-def plain_softmax(query, key, value, lengths):
+def plain_softmax(query, key, value, lengths, *, causal=False):
     """One sequence and one head at a time, in float64."""
     context = []
     for q, k, v in zip(*(rows.double().split(lengths) for rows in (query, key, value)), strict=True):
         scores = torch.stack([q[:, head] @ k[:, head].T for head in range(HEADS)]) / WIDTH**0.5
-        probs = scores.exp() / scores.exp().sum(-1, keepdim=True)
+        seen = torch.ones_like(scores).tril() if causal else torch.ones_like(scores)
+        probs = scores.exp() * seen / (scores.exp() * seen).sum(-1, keepdim=True)
         context.append(torch.stack([probs[head] @ v[:, head] for head in range(HEADS)], 1))
     return torch.cat(context)
 
 
+@pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("name", ON_CPU)
-@pytest.mark.parametrize("lengths", [[1], [1, 1, 1], [5], [3, 1, 7], [1, 40, 2, 90, 41], [12] * 9, [64] * 8 + [3]])
-def test_it_is_the_formula_of_the_paper(name, lengths):
-    query, key, value = rows_of(sum(lengths))
-    found = ATTENTION[name](query, key, value, AttentionLayout.of(cumulative(lengths)), 0.0)
-    assert relative_error(found, plain_softmax(query, key, value, lengths)) < 1e-6
+@pytest.mark.parametrize(
+    "lengths",
+    [[1], [1, 1, 1], [5], [32], [3, 1, 7], [1, 40, 2, 90, 41], [12] * 9, [64] * 8 + [3], [70, *[32] * 9, 31, 33]],
+)
+def test_it_is_the_formula_of_the_paper_in_value_and_gradient(name, lengths, causal):
+    layout, weight = AttentionLayout.of(cumulative(lengths), causal=causal), rows_of(sum(lengths), seed=1)[0]
+    results = []
+    for attend in (
+        lambda *rows: ATTENTION[name](*rows, layout, 0.0),
+        lambda *rows: plain_softmax(*rows, lengths, causal=causal),
+    ):
+        inputs = [rows.requires_grad_() for rows in rows_of(sum(lengths))]
+        context = attend(*inputs)
+        results.append([context, *torch.autograd.grad((context * weight).sum(), inputs)])
+    for found, expected in zip(*results, strict=True):
+        if expected.any():  # of a single token, query and key change nothing
+            assert relative_error(found, expected) < 1e-6
+        else:
+            assert found.abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("name", ON_CPU)
+def test_left_to_right_a_token_does_not_see_those_after_it(name):
+    query, key, value = rows_of(46)
+    layout = AttentionLayout.of(cumulative([40, 6]), causal=True)
+    before = ATTENTION[name](query, key, value, layout, 0.0)
+    key[[30, 44]], value[[30, 44]] = 7.0, -9.0
+    after = ATTENTION[name](query, key, value, layout, 0.0)
+    changed = (before != after).flatten(1).any(1)
+    assert changed.nonzero().squeeze(1).tolist() == [*range(30, 40), 44, 45]
+
+
+def test_left_to_right_wants_a_query_on_every_row():
+    with pytest.raises(AssertionError, match="a query on every row"):
+        AttentionLayout.of(cumulative([4, 2]), torch.tensor([1]), causal=True)
 
 
 @pytest.mark.parametrize("name", ON_CPU)

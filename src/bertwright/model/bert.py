@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -141,6 +141,8 @@ class Bert(nn.Module):
         super().__init__()
         self.config = config
         self.compute_dtype = torch.float32
+        self.labels: Mapping[str, Any] = {}
+        """What `config.json` said of a classifier's outputs, kept for saving: `id2label` and the like."""
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.pooler = Pooler(config)

@@ -16,6 +16,7 @@ from typing import Any
 from bertwright.config import BertConfig, from_dict, read_json
 from bertwright.errors import BertwrightError
 from bertwright.model.bert import Bert
+from bertwright.model.heads import ChoiceHead, ClassificationHead, TokenClassificationHead
 from bertwright.model.names import ARCHITECTURES, architecture_of
 from bertwright.text.wordpiece import WordPiece
 
@@ -137,7 +138,17 @@ def hugging_face_config(model: Bert) -> dict[str, Any]:
         **dataclasses.asdict(model.config),
         "position_embedding_type": "absolute",
         "dtype": "float32",
+        **(model.labels or _numbered_labels(model)),
     }
+
+
+def _numbered_labels(model: Bert) -> dict[str, Any]:
+    """Return names for a classifier's outputs: without them Hugging Face's library takes it that there are two."""
+    for head in model.heads.values():
+        if isinstance(head, ClassificationHead | TokenClassificationHead) and not isinstance(head, ChoiceHead):
+            names = {str(number): f"LABEL_{number}" for number in range(head.num_labels)}
+            return {"id2label": names, "label2id": {name: int(number) for number, name in names.items()}}
+    return {}
 
 
 def google_config(config: BertConfig) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from bertwright.errors import BertwrightError
 from bertwright.files import new_folder
 from bertwright.model.bert import Bert
 from bertwright.model.checkpoint_files import Checkpoint, StoredTensor, open_checkpoint
-from bertwright.model.folder import VOCABULARY_FILES, Described, describe, hugging_face_config, model_card
+from bertwright.model.folder import LABEL_KEYS, VOCABULARY_FILES, Described, describe, hugging_face_config, model_card
 from bertwright.model.heads import (
     ChoiceHead,
     ClassificationHead,
@@ -134,6 +134,8 @@ def load_with_sheet(
         log.warning("%s has no pooler: it starts fresh, so pooled outputs mean nothing before training", folder)
     if fresh_heads := [name for name in fresh if name != "pooler"]:
         log.info("%s: heads that start fresh: %s", folder, ", ".join(fresh_heads))
+    if heads is None:
+        model.labels = _labels(described, model)
     order = {each.source: place for place, each in enumerate(checkpoint.tensors.values())}
     rows.sort(key=lambda row: order.get(row.source, len(order)))
     return model.eval(), Sheet(described, checkpoint, tuple(rows), tuple(sorted(taken)), tuple(fresh))
@@ -180,6 +182,17 @@ def _architecture(described: Described, tensors: Mapping[str, StoredTensor]) -> 
     if described.architecture is None and "bert.pooler.dense.weight" not in tensors:
         return "BertForTokenClassification"  # the one of them that needs no pooler
     return described.architecture
+
+
+def _labels(described: Described, model: Bert) -> Mapping[str, Any]:
+    """Return what the configuration says of the outputs, if it speaks of as many as there are."""
+    sizes = [head.num_labels for name, head in model.heads.items() if name in ("classify", "tag")]
+    names = described.labels.get("id2label", {})
+    if not sizes or len(names) == sizes[0]:
+        return described.labels if sizes else {}
+    if names:
+        log.warning("%s: id2label names %d outputs, but there are %d", described.path, len(names), sizes[0])
+    return {}
 
 
 def _require_promised_heads(described: Described, present: set[str], *, lenient: bool) -> None:
@@ -313,7 +326,10 @@ def save_model(
         _keep_other_files(folder, new, model)
         tensors = to_hugging_face(model)
         save_file(tensors, new / "model.safetensors", metadata={"format": "pt"})
-        config = hugging_face_config(model) | dict(extra_config or {})
+        config, extra = hugging_face_config(model), dict(extra_config or {})
+        if "id2label" in extra:  # other names: what belongs to the old ones goes with them
+            config = {key: value for key, value in config.items() if key not in LABEL_KEYS}
+        config |= extra
         (new / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         shutil.copymode(new / "config.json", new / "model.safetensors")  # safetensors would let its owner alone read it
         if wordpiece is not None:
