@@ -82,7 +82,13 @@ class BertConfig:
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             value = getattr(self, name)
             _require(0.0 <= value < 1.0, f"{name} must lie in [0, 1), not {value!r}")
-        _require(self.layer_norm_eps > 0, f"layer_norm_eps must be positive, not {self.layer_norm_eps!r}")
+        _require(
+            0.0 < self.layer_norm_eps < 1.0, f"layer_norm_eps must be positive and below 1, not {self.layer_norm_eps!r}"
+        )
+        _require(
+            0.0 <= self.initializer_range <= 1.0,
+            f"initializer_range must lie in [0, 1], not {self.initializer_range!r}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -334,7 +340,9 @@ def read_json(path: Path) -> dict[str, Any]:
         raise BertwrightError("no such file", where=path) from None
     except BertwrightError as error:
         raise BertwrightError(error.what, where=path) from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except OSError as error:
+        raise BertwrightError(f"cannot be read ({error.strerror})", where=path) from None
+    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, or a number of more digits than Python reads
         raise BertwrightError(f"not valid JSON ({error})", where=path) from None
     if not isinstance(values, dict):
         raise BertwrightError(f"expected a JSON object, found {type(values).__name__}", where=path)

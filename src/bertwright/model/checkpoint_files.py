@@ -13,6 +13,8 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +60,8 @@ class StoredTensor:
     """Where it lies."""
     read: Callable[[], Tensor] = field(repr=False)
     """Returns its numbers."""
+    transposed: bool = False
+    """Whether its file has the transpose."""
 
 
 @dataclass(frozen=True)
@@ -137,15 +141,20 @@ def _read_index(path: Path, kind: str) -> Iterator[StoredTensor]:
 
 def _inside(index: Path, name: str) -> Path:
     """Return the path of a file that an index names; it must lie in the index's folder, or in its download cache."""
-    folder = index.parent
-    file = folder / name
+    folder = index.parent.resolve()  # "." and a link have no parent of use
+    file = index.parent / name
     if name != Path(name).name or "\\" in name or name in ("", ".", ".."):
         raise BertwrightError(f"it names {name!r}, a path that leaves the folder", where=index)
-    if not file.exists():
-        raise BertwrightError(f"{name} is missing, which the index names", where=folder, fix=f"copy {name} there too")
-    homes = [folder.resolve()]
+    try:
+        is_there = file.exists()
+    except OSError:  # the name is too long
+        is_there = False
+    if not is_there:
+        what = f"{name} is missing, which the index names"
+        raise BertwrightError(what, where=index.parent, fix=f"copy {name} there too")
+    homes = [folder]
     if folder.parent.name == "snapshots":  # huggingface_hub's cache is made of links into `blobs`
-        homes.append((folder.parent.parent / "blobs").resolve())
+        homes.append(folder.parent.parent / "blobs")
     if not any(file.resolve().is_relative_to(home) for home in homes):
         raise BertwrightError(f"{name} is a link that leaves the folder", where=index, fix="copy the file itself there")
     return file
@@ -226,9 +235,11 @@ def _open_pytorch(path: Path) -> list[StoredTensor]:
     size = path.stat().st_size
     stored = []
     for name, tensor in found.items():
-        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+        if not isinstance(name, str):
+            raise BertwrightError(f"{name!r} is not a name: tensors by name are expected", where=path)
+        if not isinstance(tensor, Tensor):
             raise BertwrightError(f"{name!r} is a {type(tensor).__name__}, not a tensor", where=path)
-        if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+        if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized or tensor.device.type != "cpu":
             raise BertwrightError(f"tensor {name!r} is no ordinary one ({tensor.layout}, {tensor.device})", where=path)
         if tensor.numel() * tensor.element_size() > size:
             what = f"tensor {name!r} of shape {tuple(tensor.shape)} is larger than the whole file, {size:,} bytes"
@@ -241,19 +252,37 @@ def _unpickle_tensors(path: Path) -> Any:
     try:
         with path.open("rb") as file:
             is_zip = file.read(4) == b"PK\3\4"
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+    except OSError as error:
+        raise BertwrightError(f"cannot be read ({error.strerror})", where=path) from None
+    try:
+        if is_zip:
+            _check_zip(path)
+        with warnings.catch_warnings():  # torch's, about rare kinds of files; the error that follows says it all
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+    except BertwrightError:
+        raise
     except pickle.UnpicklingError as error:
-        named = re.search(r"[Gg]lobal:?\s+(?:GLOBAL\s+)?([\w.]+)", str(error))
+        named = re.search(r"global:?\s+(?:global\s+)?([\w.]+)", str(error), re.I)
         what = (
             f"it holds code ({named[1]}), not tensors alone" if named else "it is no file of tensors, or a damaged one"
         )
         fix = "do not open it with anything else; get the weights as model.safetensors from a source you trust"
         raise BertwrightError(what, where=path, fix=fix if named else AGAIN) from None
-    except OSError as error:
-        raise BertwrightError(f"cannot be read ({error.strerror})", where=path) from None
     except Exception as error:  # a damaged pickle may fail in any way whatever
         reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
         raise BertwrightError(f"damaged ({reason})", where=path, fix=AGAIN) from None
+
+
+def _check_zip(path: Path) -> None:
+    """Refuse compressed members, whose bytes torch takes for numbers where it maps a file, and wrong checksums."""
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if member.compress_type != zipfile.ZIP_STORED:
+                fix = "unpack it and write it again with torch.save"
+                raise BertwrightError(f"{member.filename} in it is compressed", where=path, fix=fix)
+        if (damaged := archive.testzip()) is not None:
+            raise BertwrightError(f"damaged: the checksum of {damaged} in it is another", where=path, fix=AGAIN)
 
 
 def _open_google(prefix: Path) -> Checkpoint:
@@ -272,8 +301,11 @@ def _open_google(prefix: Path) -> Checkpoint:
             tensor = bundle.read(source)
             return tensor.T if transposed and tensor.ndim == 2 else tensor
 
+        if name in tensors:
+            what = f"tensor {name!r} is there twice, as {tensors[name].source!r} and {source!r}"
+            raise BertwrightError(what, where=index)
         shape = entry.shape[::-1] if transposed else entry.shape
-        tensors[name] = StoredTensor(source, shape, entry.dtype, index, read)
+        tensors[name] = StoredTensor(source, shape, entry.dtype, index, read, transposed)
     return Checkpoint(index, "google", tensors, tuple(skipped))
 
 

@@ -40,8 +40,8 @@ _OURS = {
 _OTHER_MODELS = {"num_hidden_groups": "ALBERT", "embedding_size": "ELECTRA or ALBERT", "attention_window": "Longformer",
                  "relative_attention": "DeBERTa", "rope_theta": "a BERT with rotary positions"}  # fmt: skip
 """Keys that BERT does not have, and who has them."""
-_SPARE_ROWS = 128
-"""Embeddings may be padded by fewer rows than this, to a multiple of 8."""
+_MULTIPLES = (1, 8, 16, 32, 64, 128)
+"""Embeddings may be padded up to the next multiple of one of these, and no further."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,8 @@ def describe(folder: Path) -> Described:
 
 
 def _architecture(values: Mapping[str, Any], path: Path) -> str | None:
-    named = values.get("architectures") or [None]
+    named = values.get("architectures")
+    named = [None] if named in (None, []) else named
     if not isinstance(named, list) or len(named) != 1 or not isinstance(named[0], str | None):
         raise BertwrightError(f"architectures must name one class, not {named!r}", where=path)
     name: str | None = named[0]
@@ -121,7 +122,7 @@ def read_wordpiece(folder: Path, config: BertConfig) -> WordPiece:
     """
     wordpiece = WordPiece.load(folder)
     size, rows = wordpiece.vocab_size, config.vocab_size
-    if not (size == rows or (size < rows < size + _SPARE_ROWS and rows % 8 == 0)):
+    if rows not in {-(-size // multiple) * multiple for multiple in _MULTIPLES}:
         raise BertwrightError(
             f"the vocabulary has {size:,} entries, the model {rows:,} embeddings",
             where=folder,

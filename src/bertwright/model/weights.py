@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 _WEIGHTS = re.compile(r"(model.*\.safetensors|pytorch_model.*\.bin)(\.index\.json)?$")
 _KNOWN_HEADS = frozenset[str]().union(*ARCHITECTURES.values())
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+_MOST_LABELS = 2**24
 _WORDS, _DECODER = "bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"
 _BIAS, _DECODER_BIAS = "cls.predictions.bias", "cls.predictions.decoder.bias"
 
@@ -143,9 +145,8 @@ def load_with_sheet(
 
 def _require_layers(config: BertConfig, tensors: Mapping[str, StoredTensor], where: Path) -> None:
     """Refuse another number of layers at once: everything else is compared tensor by tensor."""
-    numbers = [int(match[1]) for name in tensors if (match := re.match(r"bert\.encoder\.layer\.(\d+)\.", name))]
-    found = max(numbers, default=-1) + 1
-    if numbers and found != config.num_hidden_layers:
+    found = len({match[1] for name in tensors if (match := re.match(r"bert\.encoder\.layer\.(\d+)\.", name))})
+    if found != config.num_hidden_layers:  # compared before any layer is built
         raise BertwrightError(f"num_hidden_layers is {config.num_hidden_layers:,}, but the weights have {found:,}",
                               where=where, fix="put the config.json back that belongs to these weights")  # fmt: skip
 
@@ -161,7 +162,7 @@ def _drop_copies(tensors: dict[str, StoredTensor]) -> list[SheetRow]:
     for name in [name for name in tensors if name.endswith((".position_ids", ".token_type_ids"))]:
         numbers = _read(tensors[name], name).flatten()
         plain = torch.arange(numbers.numel()) if name.endswith("position_ids") else torch.zeros_like(numbers)
-        if not torch.equal(numbers.to(torch.int64), plain.to(torch.int64)):
+        if not torch.equal(numbers.double(), plain.double()):
             raise BertwrightError(f"tensor {name!r} holds other ids than BERT's", where=tensors[name].file)
         drop(name, "constant")
     for name, original, what in ((_DECODER, _WORDS, "the word embedding"), (_DECODER_BIAS, _BIAS, _BIAS)):
@@ -242,19 +243,20 @@ def _read_checked(name: str, tensors: Mapping[str, StoredTensor], expected: tupl
         )
     stored = tensors[name]
     if stored.shape != expected:
-        what = f"tensor {stored.source!r} has shape {stored.shape}, but {config.name} asks for {expected}"
+        found, wanted = (shape[::-1] if stored.transposed else shape for shape in (stored.shape, expected))
+        what = f"tensor {stored.source!r} has shape {found}, but {config.name} asks for {wanted}"
         raise BertwrightError(what, where=stored.file)
     return _read(stored, name).to(torch.float32)
 
 
 def _read(stored: StoredTensor, name: str) -> Tensor:
-    if stored.dtype not in _FLOATS and not name.endswith("_ids"):
+    if stored.dtype not in (_FLOATS + _INTEGERS if name.endswith("_ids") else _FLOATS):
         raise BertwrightError(
             f"tensor {stored.source!r} is of type {_type_name(stored.dtype)}, not of floating-point numbers",
             where=stored.file,
         )
     tensor = stored.read()
-    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor.float()).all()):  # in fp32, which is what is used
         raise BertwrightError(f"tensor {stored.source!r} holds NaN or infinity", where=stored.file)
     return tensor
 
@@ -289,6 +291,9 @@ def _make_head(name: str, config: BertConfig, tensors: Mapping[str, StoredTensor
     if name in ("classify", "tag"):
         stored = tensors.get("classifier.weight") or tensors.get("classifier.bias")
         num_labels = stored.shape[0] if stored is not None and stored.shape else 1
+        if stored is not None and not 1 <= num_labels <= _MOST_LABELS:
+            what = f"tensor {stored.source!r} has shape {stored.shape}: a classifier of {num_labels:,} classes"
+            raise BertwrightError(what, where=stored.file)
         return (
             ClassificationHead(config, num_labels)
             if name == "classify"

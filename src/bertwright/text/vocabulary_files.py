@@ -175,19 +175,33 @@ def _tokens_of_text(path: Path) -> list[str]:
 
 
 def _tokens_of_json(content: Mapping[str, Any], path: Path) -> tuple[list[str], list[AddedToken]]:
-    model = content.get("model") or {}
-    if model.get("type", "WordPiece") != "WordPiece" or not isinstance(model.get("vocab"), dict):
+    model = content.get("model")
+    if (
+        not isinstance(model, dict)
+        or model.get("type", "WordPiece") != "WordPiece"
+        or not isinstance(model.get("vocab"), dict)
+    ):
         raise BertwrightError("its model is not WordPiece", where=path, fix="give the vocabulary of a BERT")
     for key, ours in (("unk_token", "[UNK]"), ("continuing_subword_prefix", "##")):
         if model.get(key, ours) != ours:
             raise BertwrightError(f"model.{key} is {model[key]!r}; {ours!r} is supported", where=path)
+    limit = model.get("max_input_chars_per_word", 100)
+    if type(limit) is not int or limit < 1:
+        raise BertwrightError(f"model.max_input_chars_per_word is {limit!r}, not a positive number", where=path)
     ids = dict(model["vocab"])
+    if not all(type(number) is int for number in ids.values()):
+        raise BertwrightError("its ids are not 0, 1, 2, ...", where=path)
     tokens = sorted(ids, key=ids.__getitem__)
     if [ids[token] for token in tokens] != list(range(len(ids))):
         raise BertwrightError("its ids are not 0, 1, 2, ...", where=path)
     added, added_ids = {}, {}
-    for entry in content.get("added_tokens") or []:
-        token = entry["content"]
+    entries = content.get("added_tokens") or []
+    if not isinstance(entries, list):
+        raise BertwrightError("added_tokens is not a list", where=path)
+    for entry in entries:
+        token, number = (entry.get("content"), entry.get("id")) if isinstance(entry, dict) else (None, None)
+        if not isinstance(token, str) or type(number) is not int:
+            raise BertwrightError(f"an added token has no content or no id: {entry!r}", where=path)
         if token not in SPECIAL_TOKENS:
             flags = {key: bool(entry.get(key)) for key in ("lstrip", "rstrip", "single_word")}
             added[token] = AddedToken(token, any_case=bool(entry.get("normalized")), **flags)
@@ -224,8 +238,13 @@ def _rules(settings: Mapping[str, Any], described: Mapping[str, Any], folder: Pa
     normalizer, splitter = (described.get(key) or {} for key in ("normalizer", "pre_tokenizer"))
     for key, part, expected in (("normalizer", normalizer, "BertNormalizer"),
                                 ("pre_tokenizer", splitter, "BertPreTokenizer")):  # fmt: skip
-        if part.get("type") != expected:
-            raise BertwrightError(f"{key} is {part.get('type')!r}; BERT's is {expected!r}", where=path)
+        found = part.get("type") if isinstance(part, dict) else part
+        if found != expected:
+            raise BertwrightError(f"{key} is {found!r}; BERT's is {expected!r}", where=path)
+    for key in _NORMALIZER:
+        value = normalizer.get(key)
+        if value is not None and not isinstance(value, bool):
+            raise BertwrightError(f"normalizer.{key} is {value!r}, not true or false", where=path)
     values = {field: normalizer.get(key, getattr(rules, field)) for key, field in _NORMALIZER.items()}
     limit = described["model"].get("max_input_chars_per_word", rules.max_word_characters)
     meant = replace(rules, **values, max_word_characters=limit)
