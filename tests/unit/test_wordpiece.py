@@ -3,13 +3,14 @@
 import errno
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bertwright.errors import BertwrightError, DiskFullError
 from bertwright.text.rules import TextRules
-from bertwright.text.wordpiece import SPECIAL_TOKENS, WordPiece
+from bertwright.text.wordpiece import SPECIAL_TOKENS, AddedToken, WordPiece
 
 TOKENS = [
     *SPECIAL_TOKENS,
@@ -133,7 +134,9 @@ def test_save_load_and_transformers_agree(tmp_path: Path, wordpiece: WordPiece) 
         assert WordPiece.load(tmp_path).sha256 == WordPiece.load(tmp_path / "vocab.txt").sha256 == ours.sha256
         theirs.save_pretrained(tmp_path / "again")
         (tmp_path / "again" / "vocab.txt").unlink(missing_ok=True)
-        assert WordPiece.load(tmp_path / "again").sha256 == ours.sha256
+        again = WordPiece.load(tmp_path / "again")
+        assert again.tokens == ours.tokens
+        assert again.rules == replace(ours.rules, max_word_characters=100)  # that library's limit
 
 
 def test_saving_twice_gives_the_same_bytes(tmp_path: Path, wordpiece: WordPiece) -> None:
@@ -238,3 +241,114 @@ def test_a_disk_that_fills_leaves_the_vocabulary_that_was_there(
     with pytest.raises(DiskFullError):
         WordPiece([*wordpiece.tokens, "more"], TextRules(lowercase=True)).save(tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def folder_of_transformers(tmp_path: Path, *, lowercase: bool, **added: bool) -> Path:
+    """A vocabulary that transformers saved, with tokens that a user added."""
+    from tokenizers import AddedToken
+    from transformers import BertTokenizer
+
+    vocabulary = {token: number for number, token in enumerate(TOKENS)}
+    tokenizer = BertTokenizer(vocab=vocabulary, do_lower_case=lowercase)
+    tokenizer.add_tokens([AddedToken("un", **added), AddedToken("<E1>", **added), AddedToken("abcx", **added)])
+    tokenizer.add_tokens(["<e1>"], special_tokens=True)
+    tokenizer.save_pretrained(tmp_path / "theirs")
+    (tmp_path / "theirs/config.json").write_text('{"model_type": "bert"}')
+    return tmp_path / "theirs"
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+@pytest.mark.parametrize(
+    "added", [{}, {"normalized": False}, {"single_word": True}, {"lstrip": True}, {"rstrip": True}]
+)
+def test_added_tokens_are_found_as_transformers_finds_them(
+    tmp_path: Path, lowercase: bool, added: dict[str, bool]
+) -> None:
+    from transformers import AutoTokenizer
+
+    folder = folder_of_transformers(tmp_path, lowercase=lowercase, **added)
+    theirs = AutoTokenizer.from_pretrained(folder)
+    ours = WordPiece.load(folder)
+    ours.save(tmp_path / "ours")
+    again = WordPiece.load(tmp_path / "ours")
+    assert again.sha256 == ours.sha256
+    texts = [
+        "a <E1> b",
+        "a <e1> b<e1>",
+        "unaffable",
+        "unaffable un  ",
+        "abcx abcxb Abcx",
+        "[MASK]abcx[MASK]",
+        "  un  <E1>  ",
+    ]
+    for text in texts:
+        expected = theirs(text, return_offsets_mapping=True)
+        for wordpiece in (ours, again):
+            encoding = wordpiece.encode(text)
+            assert encoding.input_ids == expected["input_ids"], text
+            assert encoding.offsets == expected["offset_mapping"], text
+
+
+def test_a_folder_of_the_slow_tokenizer_keeps_its_added_tokens(tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_text("\n".join(TOKENS) + "\n")
+    entries = {str(len(TOKENS)): {"content": "<E1>", "normalized": False, "special": True}}
+    entries[str(TOKENS.index("[MASK]"))] = {"content": "[MASK]", "normalized": False, "special": True, "lstrip": True}
+    settings = {"do_lower_case": True, "added_tokens_decoder": entries}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    wordpiece = WordPiece.load(tmp_path)
+    assert wordpiece.rules == TextRules.hugging_face(lowercase=True)
+    encoding = wordpiece.encode("a <E1> <e1>")
+    assert encoding.input_ids[1:3] == [wordpiece.convert("a"), len(TOKENS)]
+    assert len(TOKENS) not in encoding.input_ids[3:]
+    (tmp_path / "tokenizer_config.json").unlink()
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"<E1>": len(TOKENS) + 3}))
+    with pytest.raises(BertwrightError, match="'<E1>' has id"):
+        WordPiece.load(tmp_path)
+
+
+def test_a_file_under_another_name_speaks_for_itself(tmp_path: Path, wordpiece: WordPiece) -> None:
+    other = WordPiece([*TOKENS, "more"], TextRules(True, "hf", strip_accents=False, max_word_characters=7))
+    other.save(tmp_path / "other")
+    wordpiece.save(tmp_path)
+    (tmp_path / "other/tokenizer.json").rename(tmp_path / "mine.json")
+    (tmp_path / "other/vocab.txt").rename(tmp_path / "mine.txt")
+    assert WordPiece.load(tmp_path / "mine.json").rules == other.rules
+    assert WordPiece.load(tmp_path / "mine.txt").tokens == other.tokens
+    assert WordPiece.load(tmp_path).tokens == wordpiece.tokens
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "type_id": 0}}], "pair": []},
+        {"type": "RobertaProcessing"},
+        {"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[MASK]", 4]},
+    ],
+)
+def test_other_ends_than_cls_and_sep_are_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    WordPiece(TOKENS, TextRules.hugging_face(lowercase=True)).save(tmp_path)
+    edit(tmp_path / "tokenizer.json", post_processor=change)
+    with pytest.raises(BertwrightError, match="post_processor"):
+        WordPiece.load(tmp_path)
+    edit(
+        tmp_path / "tokenizer.json", post_processor={"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]}
+    )
+    assert WordPiece.load(tmp_path).tokens == TOKENS
+
+
+def test_unusual_rules_survive_a_folder(tmp_path: Path) -> None:
+    for number, rules in enumerate(
+        [
+            TextRules(True, max_word_characters=9),
+            TextRules(False, clean_text=False),
+            TextRules(True, strip_accents=False),
+        ]
+    ):
+        wordpiece = WordPiece(TOKENS, rules)
+        wordpiece.save(tmp_path / str(number))
+        assert WordPiece.load(tmp_path / str(number)).sha256 == wordpiece.sha256
+
+
+def test_a_missing_added_token_is_told_at_once() -> None:
+    with pytest.raises(BertwrightError, match="added tokens are missing: <x>"):
+        WordPiece(TOKENS, TextRules(True), added=[AddedToken("<x>")])

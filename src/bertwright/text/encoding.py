@@ -80,16 +80,19 @@ def truncated_lengths(lengths: list[int], room: int, truncation: Truncation) -> 
     Raises:
         BertwrightError: an unknown way to truncate, or a segment that alone has to give would have nothing left.
     """
-    if truncation not in get_args(Truncation):
-        raise BertwrightError(f"truncation must be one of {', '.join(get_args(Truncation))}, not {truncation!r}")
+    possible = (
+        get_args(Truncation) if len(lengths) > 1 else [name for name in get_args(Truncation) if "sec" not in name]
+    )
+    if truncation not in possible:
+        raise BertwrightError(f"truncation must be one of {', '.join(possible)}, not {truncation!r}")
     if sum(lengths) <= room:
         return lengths
     if len(lengths) == 1:
-        return [max(0, room)]
+        return [room]
     first, second = lengths
     if truncation in ("only_first", "only_second"):
         kept, cut = (second, first) if truncation == "only_first" else (first, second)
-        if cut and room - kept < 1:
+        if room < kept + (cut > 0):
             raise BertwrightError(
                 f"the other segment alone has {kept:,} tokens and leaves no room with truncation {truncation!r}",
                 fix="give a larger max_length, or truncation='longest_first'",
@@ -110,8 +113,11 @@ def window_starts(length: int, room: int, stride: int) -> list[int]:
     Raises:
         BertwrightError: no token of the text fits, or windows that share so much would never get anywhere.
     """
-    if room < 1:
-        raise BertwrightError("max_length leaves no room for a token of the text", fix="give a larger max_length")
+    if length and room < 1:
+        raise BertwrightError(
+            "max_length leaves no room for a token of the text", fix=f"give at least {1 - room} tokens more"
+        )
+    room = max(room, 1)
     if not 0 <= stride < room:
         raise BertwrightError(
             f"stride {stride} must lie between 0 and {room - 1}: a window holds {room} tokens of the text, "

@@ -16,6 +16,8 @@ from bertwright.text.rules import TextRules
 
 T = TypeVar("T")
 
+CHINESE = r"\u3400-\u4dbf\u4e00-\u9fff"
+"""The Chinese characters that make up Chinese text, for a character class; every one is a word."""
 CACHED_CHARACTERS = 32
 """Longer texts are not remembered."""
 

@@ -8,8 +8,8 @@ Chinese, and lowers them one by one.
     rules.words("Él dijo: hi")           # ['el', 'dijo', ':', 'hi']
     rules.spans("Él dijo")               # [('el', [0, 1]), ('dijo', [3, 4, 5, 6])]
 
-Neither rendering looks further than one character, with two exceptions (`_needs_context`). So a table from a character
-to its spelling, filled as characters are met, does all the work.
+Neither rendering looks further than one character, but for the final sigma and the order of marks (`needs_context`). So
+a table from a character to its spelling, filled as characters are met, does all the work.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 from tokenizers import normalizers, pre_tokenizers
 
+_SURROGATES = re.compile("[\ud800-\udfff]")
 MARKS = "Mn"
 """The Unicode category of accents that stand on the character before them."""
 
@@ -60,14 +61,18 @@ class TextRules:
     @property
     def canonical(self) -> TextRules:
         """The same rules, `strip_accents` said in the shortest way."""
-        return replace(self, strip_accents=None if self.strips_accents == self.lowercase else self.strip_accents)
+        accents = None if self.strips_accents == self.lowercase else self.strip_accents
+        return replace(self, strip_accents=accents, clean_text=self.clean_text or self.style == "google")
 
     def words(self, text: str) -> list[str]:
         """Return the words of a text."""
-        spelled = text.translate(self._table)
-        if not text.isascii() and self._table.has_context(text):
-            return [word for chunk in text.split(" ") for word in self._words_of_chunk(chunk)]
-        return [word for word in spelled.split(" ") if word]
+        table = self._table
+        spelled = text.translate(table)
+        if text.isascii() or not table.has_context(text):
+            return [word for word in spelled.split(" ") if word]
+        chunks = text.split(" ")
+        found = (self.plain_words(chunk) if table.has_context(chunk) else self.words(chunk) for chunk in chunks)
+        return [word for words in found for word in words]
 
     def spans(self, text: str) -> list[tuple[str, list[int]]]:
         """Return each word and, for each of its characters, the place in the text of the character it came from."""
@@ -92,19 +97,14 @@ class TextRules:
         """Return what stands in place of a character: with blanks around it if it is a word by itself."""
         return self._table[ord(char)]
 
-    def needs_context(self, text: str) -> bool:
-        """Tell whether a text holds a character that only its neighbours can tell the spelling of."""
-        if text.isascii():
-            return False
-        text.translate(self._table)  # meets its characters
-        return self._table.has_context(text)
+    def needs_context(self, char: str) -> bool:
+        """Tell whether the spelling of a character depends on its neighbours."""
+        self.spelling(char)
+        return self._table.has_context(char)
 
     @cached_property
     def _table(self) -> _Spellings:
         return _spellings(self)
-
-    def _words_of_chunk(self, chunk: str) -> list[str]:
-        return self.plain_words(chunk) if self._table.has_context(chunk) else self.words(chunk)
 
 
 class _Spellings(dict[int, str]):
@@ -122,9 +122,10 @@ class _Spellings(dict[int, str]):
 
     def __missing__(self, number: int) -> str:
         char = chr(number)
-        self[number] = spelling = " ".join(self._words(f"x{char}x"))[1:-1]
+        spelling = " ".join(self._words(f"x{char}x"))[1:-1]
         if (self._sigma and char == "Σ") or (self._reorders and any(map(unicodedata.combining, spelling))):
-            self._context.add(char)
+            self._context.add(char)  # before anybody can find the spelling
+        self[number] = spelling
         return spelling
 
     def has_context(self, text: str) -> bool:
@@ -175,8 +176,8 @@ def bert_normalizer(rules: TextRules) -> Any:
 
 
 def encodable(text: str) -> str:
-    """Return the text with half surrogate pairs, which no encoding can write, as U+FFFD, which both styles drop."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    """Return the text with half surrogate pairs, which no encoding can write, as U+FFFD."""
+    return _SURROGATES.sub("\ufffd", text)
 
 
 @cache

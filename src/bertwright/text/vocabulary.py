@@ -32,6 +32,7 @@ from bertwright.config import VocabConfig
 from bertwright.errors import BertwrightError
 from bertwright.processes import follow_parent
 from bertwright.text.corpus import find_files, read_texts
+from bertwright.text.lookup import CHINESE
 from bertwright.text.rules import TextRules
 from bertwright.text.wordpiece import WordPiece
 
@@ -42,9 +43,8 @@ _UNUSED_BEFORE_SPECIALS = 99
 _MAX_MERGED_WORDS = 1 << 20
 _MAX_COUNTED_CHUNKS = 1 << 20
 _PARALLEL_FROM_BYTES = 16_000_000
-_CHINESE = r"\u3400-\u4dbf\u4e00-\u9fff"
-_HAS_CHINESE = re.compile(rf"[{_CHINESE}]")
-_CHINESE_CHUNKS = re.compile(rf"[{_CHINESE}]|[^ {_CHINESE}]+")
+_HAS_CHINESE = re.compile(f"[{CHINESE}]")
+_CHUNKS = re.compile(f"[{CHINESE}]|[^ {CHINESE}]+")
 _logger = logging.getLogger(__name__)
 
 
@@ -182,7 +182,7 @@ def count_words(file: Path, rules: TextRules) -> WordCounts:
 def _chunks_of(text: str) -> list[str]:
     """Return what lies between spaces, and each Chinese character: they repeat, and may be cut into words alone."""
     if not text.isascii() and _HAS_CHINESE.search(text):
-        return _CHINESE_CHUNKS.findall(text)
+        return _CHUNKS.findall(text)
     return text.split(" ")
 
 

@@ -50,19 +50,22 @@ def load_wordpiece(path: Path, *, lowercase: bool | None = None) -> WordPiece:
     """
     folder = path if path.is_dir() else path.parent
     file = _vocabulary_file(path)
-    settings = _read_if_there(folder / "tokenizer_config.json")
-    described = _read_if_there(folder / "tokenizer.json")
-    tokens, added = _read_tokens(file, folder, described)
-    rules = _rules(settings, described, folder)
+    is_named_so = file.name in ("vocab.txt", "tokenizer.json")  # another file is not of what lies beside it
+    settings = _read_if_there(folder / "tokenizer_config.json") if is_named_so else {}
+    description = file if file.suffix == ".json" else folder / "tokenizer.json"
+    described = _read_if_there(description) if is_named_so or file == description else {}
+    tokens, added, num_pieces = _read_tokens(file, settings, described)
+    rules = _rules(settings, described, description)
     if lowercase is None:
         lowercase = rules.lowercase if settings.keys() & _FLAGS or described else None
     if lowercase is None:
         lowercase = not any("A" <= char <= "Z" for token in tokens if not token.startswith("[") for char in token)
         _logger.info("%s: taken as %s, from its entries", file, "uncased" if lowercase else "cased")
     try:
-        return WordPiece(tokens, replace(rules, lowercase=lowercase), added=added)
+        return WordPiece(tokens, replace(rules, lowercase=lowercase), added=added, num_pieces=num_pieces)
     except BertwrightError as error:
-        raise BertwrightError(error.what, where=f"{file}, {error.where}", fix="this is no BERT vocabulary") from None
+        fix = "put back the file that the model was trained with"
+        raise BertwrightError(error.what, where=f"{file}, {error.where}", fix=fix) from None
 
 
 def save_wordpiece(wordpiece: WordPiece, folder: Path) -> None:
@@ -87,7 +90,7 @@ def save_wordpiece(wordpiece: WordPiece, folder: Path) -> None:
         "unk_token": "[UNK]",
     }
     contents = {
-        "vocab.txt": "".join(token + "\n" for token in wordpiece.tokens).encode(),
+        "vocab.txt": "".join(token + "\n" for token in wordpiece.tokens[: wordpiece.num_pieces]).encode(),
         "tokenizer.json": (to_tokenizers(wordpiece).to_str(pretty=True) + "\n").encode(),
         "tokenizer_config.json": (json.dumps(settings, indent=2) + "\n").encode(),
     }
@@ -107,15 +110,16 @@ def save_wordpiece(wordpiece: WordPiece, folder: Path) -> None:
 def to_tokenizers(wordpiece: WordPiece) -> Tokenizer:
     """Return the nearest that the `tokenizers` package has: the same for `hf` rules, but for rare characters else."""
     rules = wordpiece.rules
-    ids = {token: number for number, token in enumerate(wordpiece.tokens)}
+    ids = {token: number for number, token in enumerate(wordpiece.tokens[: wordpiece.num_pieces])}
     model = models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=rules.max_word_characters)
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = bert_normalizer(rules)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.add_special_tokens([HuggingFaceToken(token, normalized=False, special=True) for token in SPECIAL_TOKENS])
-    for token in wordpiece.added:
-        strips = {"lstrip": token.lstrip, "rstrip": token.rstrip, "single_word": token.single_word}
-        tokenizer.add_tokens([HuggingFaceToken(token.content, normalized=token.any_case, **strips)])
+    own = {token.content: token for token in wordpiece.added}
+    marked = [own.pop(name, AddedToken(name, special=True)) for name in SPECIAL_TOKENS]
+    for token in [*marked, *sorted(own.values(), key=lambda token: wordpiece.convert(token.content))]:
+        flags = {name: getattr(token, name) for name in ("lstrip", "rstrip", "single_word", "special")}
+        tokenizer.add_tokens([HuggingFaceToken(token.content, normalized=token.any_case, **flags)])
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS]:0 $A:0 [SEP]:0",
         pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
@@ -140,30 +144,51 @@ def _read_if_there(path: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
-def _read_tokens(file: Path, folder: Path, described: Mapping[str, Any]) -> tuple[list[str], list[AddedToken]]:
-    """Return the entries in order of their ids, and those that are found in the text as they are written."""
+Tokens = tuple[list[str], list[AddedToken], int]
+"""The entries in order of their ids, those found as they are written, and how many of all words are cut into."""
+
+
+def _read_tokens(file: Path, settings: Mapping[str, Any], described: Mapping[str, Any]) -> Tokens:
     if file.suffix == ".json":
-        tokens, added = _tokens_of_json(read_json(file), file)
-        return tokens, added
+        return _tokens_of_json(described, file)
     tokens = _tokens_of_text(file)
-    if file != folder / "vocab.txt":
-        return tokens, []
-    added_path = folder / "added_tokens.json"
-    added_ids = _read_if_there(added_path)
+    if file.name != "vocab.txt":
+        return tokens, [], len(tokens)
     if not described:
-        return _with_added(
-            tokens, {token: AddedToken(token, any_case=True) for token in added_ids}, added_ids, added_path
-        )
-    json_path = folder / "tokenizer.json"
-    theirs, added = _tokens_of_json(described, json_path)
+        return _with_added(tokens, *_added_of_settings(settings, file.parent), file)
+    theirs, added, num_pieces = _tokens_of_json(described, file.with_name("tokenizer.json"))
     for row, (one, other) in enumerate(zip(tokens, theirs, strict=False), start=1):
         if one != other:
             raise BertwrightError(f"row {row:,} is {one!r}, but tokenizer.json says {other!r}", where=file,
                                   fix="remove the file that is not this model's")  # fmt: skip
-    if len(theirs) - len(added) > len(tokens) or len(theirs) < len(tokens):
-        raise BertwrightError(f"{len(tokens):,} entries, but tokenizer.json has {len(theirs):,}", where=file,
+    if not num_pieces <= len(tokens) <= len(theirs):
+        raise BertwrightError(f"{len(tokens):,} entries, but tokenizer.json has {num_pieces:,}", where=file,
                               fix="remove the file that is not this model's")  # fmt: skip
-    return theirs, added
+    return theirs, added, num_pieces
+
+
+def _added_of_settings(settings: Mapping[str, Any], folder: Path) -> tuple[dict[str, AddedToken], dict[str, int]]:
+    """Return the tokens added to a `vocab.txt` that no tokenizer.json lies beside, and their ids."""
+    entries = settings.get("added_tokens_decoder") or {}
+    path = folder / "tokenizer_config.json"
+    if not isinstance(entries, dict):
+        raise BertwrightError("added_tokens_decoder is not an object", where=path)
+    found = [_added_token({**entry, "id": int(number)} if number.isdecimal() else entry, path)
+             for number, entry in entries.items() if isinstance(entry, dict)]  # fmt: skip
+    ids = {token.content: number for token, number in found}
+    added = {token.content: token for token, _ in found if token.content not in SPECIAL_TOKENS}
+    for content, number in _read_if_there(folder / "added_tokens.json").items():
+        if content not in ids:
+            ids[content], added[content] = number, AddedToken(content, any_case=True)
+    return added, ids
+
+
+def _added_token(entry: Any, path: Path) -> tuple[AddedToken, int]:
+    content, number = (entry.get("content"), entry.get("id")) if isinstance(entry, dict) else (None, None)
+    if not isinstance(content, str) or type(number) is not int:
+        raise BertwrightError(f"an added token has no content or no id: {entry!r}", where=path)
+    flags = {key: bool(entry.get(key)) for key in ("lstrip", "rstrip", "single_word", "special")}
+    return AddedToken(content, any_case=bool(entry.get("normalized")), **flags), number
 
 
 def _tokens_of_text(path: Path) -> list[str]:
@@ -171,10 +196,10 @@ def _tokens_of_text(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise BertwrightError(f"not UTF-8 ({error.reason} at byte {error.start:,})", where=path) from None
-    return [line.removesuffix("\r") for line in text.rstrip("\r\n").split("\n")]
+    return text.rstrip("\n").split("\n")
 
 
-def _tokens_of_json(content: Mapping[str, Any], path: Path) -> tuple[list[str], list[AddedToken]]:
+def _tokens_of_json(content: Mapping[str, Any], path: Path) -> Tokens:
     model = content.get("model")
     if (
         not isinstance(model, dict)
@@ -194,47 +219,42 @@ def _tokens_of_json(content: Mapping[str, Any], path: Path) -> tuple[list[str], 
     tokens = sorted(ids, key=ids.__getitem__)
     if [ids[token] for token in tokens] != list(range(len(ids))):
         raise BertwrightError("its ids are not 0, 1, 2, ...", where=path)
-    added, added_ids = {}, {}
     entries = content.get("added_tokens") or []
     if not isinstance(entries, list):
         raise BertwrightError("added_tokens is not a list", where=path)
-    for entry in entries:
-        token, number = (entry.get("content"), entry.get("id")) if isinstance(entry, dict) else (None, None)
-        if not isinstance(token, str) or type(number) is not int:
-            raise BertwrightError(f"an added token has no content or no id: {entry!r}", where=path)
-        if token not in SPECIAL_TOKENS:
-            flags = {key: bool(entry.get(key)) for key in ("lstrip", "rstrip", "single_word")}
-            added[token] = AddedToken(token, any_case=bool(entry.get("normalized")), **flags)
-        added_ids[token] = entry["id"]
-    return _with_added(tokens, added, added_ids, path)
+    found = [_added_token(entry, path) for entry in entries]
+    plain = [AddedToken(token, special=True) for token in SPECIAL_TOKENS]
+    added = {token.content: token for token, _ in found if token not in plain}
+    return _with_added(tokens, added, {token.content: number for token, number in found}, path)
 
 
-def _with_added(
-    tokens: list[str], added: Mapping[str, AddedToken], ids: Mapping[str, int], path: Path
-) -> tuple[list[str], list[AddedToken]]:
+def _with_added(tokens: list[str], added: Mapping[str, AddedToken], ids: Mapping[str, int], path: Path) -> Tokens:
     """Put tokens that were added later behind the vocabulary."""
+    num_pieces, tokens = len(tokens), list(tokens)
     places = {token: number for number, token in enumerate(tokens)}
     for token in sorted(ids, key=ids.__getitem__):
-        if ids[token] != places.get(token, len(tokens)):
-            expected = places.get(token, len(tokens))
+        expected = places.get(token, len(tokens))
+        if ids[token] != expected:
             raise BertwrightError(f"the added token {token!r} has id {ids[token]}, not {expected:,}", where=path)
         if token not in places:
-            tokens = [*tokens, token]
-    return tokens, list(added.values())
+            tokens.append(token)
+    return tokens, list(added.values()), num_pieces
 
 
-def _rules(settings: Mapping[str, Any], described: Mapping[str, Any], folder: Path) -> TextRules:
+def _rules(settings: Mapping[str, Any], described: Mapping[str, Any], path: Path) -> TextRules:
     if "Japanese" in str(settings.get("tokenizer_class")):
         raise BertwrightError(
-            f"tokenizer_class {settings['tokenizer_class']} is not BERT's own", where=folder / "tokenizer_config.json"
+            f"tokenizer_class {settings['tokenizer_class']} is not BERT's own",
+            where=path.with_name("tokenizer_config.json"),
         )
     said = {field: settings[key] for key, field in _FLAGS.items() if settings.get(key) is not None}
+    limit = {"max_word_characters": described["model"].get("max_input_chars_per_word", 100)} if described else {}
     if settings.get(_RULES_KEY) == "google" or not (settings or described):
-        return TextRules(**{"lowercase": True, **said})
+        return TextRules(**{"lowercase": True, **said, **limit})
     rules = replace(TextRules.hugging_face(lowercase=True), **said)
     if not described:
         return rules
-    path = folder / "tokenizer.json"
+    _require_bert_ends(described.get("post_processor"), path)
     normalizer, splitter = (described.get(key) or {} for key in ("normalizer", "pre_tokenizer"))
     for key, part, expected in (("normalizer", normalizer, "BertNormalizer"),
                                 ("pre_tokenizer", splitter, "BertPreTokenizer")):  # fmt: skip
@@ -246,10 +266,28 @@ def _rules(settings: Mapping[str, Any], described: Mapping[str, Any], folder: Pa
         if value is not None and not isinstance(value, bool):
             raise BertwrightError(f"normalizer.{key} is {value!r}, not true or false", where=path)
     values = {field: normalizer.get(key, getattr(rules, field)) for key, field in _NORMALIZER.items()}
-    limit = described["model"].get("max_input_chars_per_word", rules.max_word_characters)
-    meant = replace(rules, **values, max_word_characters=limit)
+    meant = replace(rules, **values, **limit)
     for key, field in _FLAGS.items():
         if field in said and getattr(meant.canonical, field) != getattr(replace(meant, **said).canonical, field):
             _logger.warning("%s says %s = %r; tokenizer.json says otherwise, and counts",
-                            folder / "tokenizer_config.json", key, settings[key])  # fmt: skip
+                            path.with_name("tokenizer_config.json"), key, settings[key])  # fmt: skip
     return meant
+
+
+def _require_bert_ends(post_processor: Any, path: Path) -> None:
+    """Refuse a tokenizer that puts something else around a text than [CLS] and [SEP]."""
+    kind = post_processor.get("type") if isinstance(post_processor, dict) else None
+    if post_processor is None:
+        _logger.warning("%s says nothing of [CLS] and [SEP]: they are put around texts as BERT's are", path)
+    elif kind == "BertProcessing":
+        if [post_processor.get(end, [None])[0] for end in ("cls", "sep")] != ["[CLS]", "[SEP]"]:
+            raise BertwrightError("its post_processor puts other tokens around a text than [CLS] and [SEP]", where=path)
+    elif kind != "TemplateProcessing" or [_template(post_processor, key) for key in ("single", "pair")] != [
+        "[CLS]0 A0 [SEP]0", "[CLS]0 A0 [SEP]0 B1 [SEP]1",
+    ]:  # fmt: skip
+        raise BertwrightError("its post_processor does not make [CLS] A [SEP] B [SEP]", where=path)
+
+
+def _template(post_processor: Mapping[str, Any], key: str) -> str:
+    parts = [next(iter(part.values())) for part in post_processor.get(key) or [] if isinstance(part, dict) and part]
+    return " ".join(f"{part.get('id')}{part.get('type_id')}" for part in parts if isinstance(part, dict))

@@ -25,7 +25,7 @@ import numpy as np
 
 from bertwright.errors import BertwrightError, nearest
 from bertwright.text.encoding import Encoding, Segment, Truncation, assemble, truncated_lengths, window_starts
-from bertwright.text.lookup import Cache, CharacterLookup
+from bertwright.text.lookup import CHINESE, Cache, CharacterLookup
 from bertwright.text.rules import TextRules
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -34,10 +34,10 @@ SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _CACHED_CHUNKS = 1 << 19
 _CACHED_WORDS = 1 << 18
 _BATCH_CHARACTERS = 1 << 20
-_CHINESE = r"\u3400-\u4dbf\u4e00-\u9fff"
-_HAS_CHINESE = re.compile(f"[{_CHINESE}]")
+_HAS_CHINESE = re.compile(f"[{CHINESE}]")
+_BLANKS = str.maketrans("\t\n\r", "   ")
 _SPACED_CHUNKS = re.compile("[^ ]+")
-_CHINESE_CHUNKS = re.compile(rf"[{_CHINESE}](?=[{_CHINESE} -~，。、]|$)|[{_CHINESE}]?[^ {_CHINESE}]+|[^ ]")
+_CHINESE_CHUNKS = re.compile(rf"[{CHINESE}](?=[{CHINESE} -~，。、]|$)|[{CHINESE}]?[^ {CHINESE}]+")
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,15 @@ class AddedToken:
 
     content: str
     any_case: bool = False
-    """Whether it is found in whatever case it is written."""
+    """Whether it is found in whatever case it is written, where the rules lower the case."""
     lstrip: bool = False
     """Whether it takes the white space before it."""
     rstrip: bool = False
     """Whether it takes the white space after it."""
     single_word: bool = False
     """Whether it must not touch a letter or a digit."""
+    special: bool = False
+    """Whether it is no part of a text, as [SEP] is not; kept for Hugging Face's library."""
 
 
 class WordPiece:
@@ -62,29 +64,41 @@ class WordPiece:
         tokens: the entries in order of their ids; must hold `SPECIAL_TOKENS`, and nothing twice.
         rules: how text becomes words.
         added: entries that `encode` finds in the text as they are written, beside the special tokens.
+        num_pieces: entries that words are cut into; those behind them are found as they are written, or not at all.
+            All of them unless given.
 
     Raises:
-        BertwrightError: a special token is missing, or an entry is empty or there twice.
+        BertwrightError: a special or an added token is missing, or an entry is empty or there twice.
     """
 
-    def __init__(self, tokens: Sequence[str], rules: TextRules, *, added: Sequence[AddedToken] = ()) -> None:
+    def __init__(
+        self,
+        tokens: Sequence[str],
+        rules: TextRules,
+        *,
+        added: Sequence[AddedToken] = (),
+        num_pieces: int | None = None,
+    ) -> None:
         self.tokens = list(tokens)
         self.rules = rules
         self.added = tuple(added)
+        self.num_pieces = len(self.tokens) if num_pieces is None else num_pieces
         self._id_of = {token: number for number, token in enumerate(self.tokens)}
         if len(self._id_of) < len(self.tokens) or "" in self._id_of:
             token, count = Counter(self.tokens).most_common(1)[0]
             what = f"the entry {token!r} is there {count} times" if count > 1 else "an entry is empty"
             raise BertwrightError(what, where=f"vocabulary, row {self.tokens.index(token if count > 1 else '') + 1:,}")
-        if missing := [token for token in SPECIAL_TOKENS if token not in self._id_of]:
-            raise BertwrightError(f"special tokens are missing: {', '.join(missing)}", where="vocabulary")
+        for kind, names in (("special", SPECIAL_TOKENS), ("added", [token.content for token in self.added])):
+            if missing := [name for name in names if name not in self._id_of]:
+                raise BertwrightError(f"{kind} tokens are missing: {', '.join(missing)}", where="vocabulary")
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = map(self._id_of.__getitem__, SPECIAL_TOKENS)
         self._words = Cache(self._ids_of_word, _CACHED_WORDS)
         self._chunks = Cache(self._ids_of_chunk, _CACHED_CHUNKS)
         self._chunk_offsets = Cache(self._offsets_in_chunk, _CACHED_WORDS)
+        self._piece_sizes = Cache(self._sizes_of_pieces, _CACHED_WORDS)
 
     def __reduce__(self) -> Any:
-        return _rebuild, (self.tokens, self.rules, self.added)
+        return _rebuild, (self.tokens, self.rules, self.added, self.num_pieces)
 
     @classmethod
     def load(cls, path: str | Path, *, lowercase: bool | None = None) -> WordPiece:
@@ -108,7 +122,8 @@ class WordPiece:
     def sha256(self) -> str:
         """Of the entries and the rules: what shards and checkpoints know their vocabulary by."""
         rules = dataclasses.asdict(self.rules.canonical)
-        text = json.dumps([self.tokens, rules, [dataclasses.asdict(token) for token in self.added]], sort_keys=True)
+        added = [self.num_pieces, *(dataclasses.asdict(token) for token in self.added)]
+        text = json.dumps([self.tokens, rules, added], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def convert(self, token: str) -> int:
@@ -122,7 +137,7 @@ class WordPiece:
         return number
 
     def ids(self, text: str) -> list[int]:
-        """Return the ids of a text, without [CLS] and [SEP]; `[MASK]` written in it is three ordinary tokens."""
+        """Return the ids of a text, without [CLS] and [SEP]; `[MASK]` or an added token in it is ordinary text."""
         return self.ids_of_many([text])[0]
 
     def ids_of_many(self, texts: Sequence[str]) -> list[list[int]]:
@@ -132,7 +147,7 @@ class WordPiece:
         return [ids[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
     def flat_ids_of_many(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Return all ids end to end (uint32) and how many belong to each text (int64); the fastest way in."""
+        """Return all ids end to end (uint32, not to be written to) and how many belong to each text (int64)."""
         if len(texts) > 1 and _HAS_CHINESE.search("".join(texts[:64])):
             parts = [self._by_character.ids_of_many(batch) for batch in _batches(texts)]
             return np.concatenate([ids for ids, _ in parts]), np.concatenate([lengths for _, lengths in parts])
@@ -194,20 +209,15 @@ class WordPiece:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids: pieces joined, spaces where English wants them, none between Chinese characters."""
-        words: list[str] = []
-        for number in ids:
-            token = self.tokens[number]
-            if token.startswith("##") and len(token) > 2 and words:
-                words[-1] += token[2:]
-            else:
-                words.append(token)
-        return _tidy(" ".join(words))
+        tokens = [self.tokens[number] for number in ids]
+        joined = (token[2:] if token.startswith("##") and len(token) > 2 else f" {token}" for token in tokens[1:])
+        return _tidy("".join([*tokens[:1], *joined]))
 
     def pieces(self, word: str) -> list[int]:
         """Return the ids of one word: its longest known pieces from the left, or [UNK]."""
         if len(word) > self.rules.max_word_characters:
             return [self.unk_id]
-        find, found, start = self._id_of.get, [], 0
+        find, found, start = self._piece_ids.get, [], 0
         while start < len(word):
             longest = self._longest_from.get((start > 0, word[start : start + 2]), 1)
             for end in range(min(len(word), start + longest), start, -1):
@@ -225,10 +235,16 @@ class WordPiece:
         return "longer_side" if self.rules.style == "google" else "longest_first"
 
     @cached_property
+    def _piece_ids(self) -> dict[str, int]:
+        if self.num_pieces == len(self.tokens):
+            return self._id_of
+        return {token: number for number, token in enumerate(self.tokens[: self.num_pieces])}
+
+    @cached_property
     def _longest_from(self) -> dict[tuple[bool, str], int]:
         """By whether a piece continues a word, and its first two characters: the longest such piece, characters."""
         longest: dict[tuple[bool, str], int] = {}
-        for token in self.tokens:
+        for token in self._piece_ids:
             for inside, piece in ((False, token), (True, token[2:])) if token.startswith("##") else ((False, token),):
                 key = inside, piece[:2]
                 longest[key] = max(longest.get(key, 1), len(piece))
@@ -239,10 +255,12 @@ class WordPiece:
         return CharacterLookup(self.rules, self._words.__getitem__, self._chunks.__getitem__)
 
     @cached_property
-    def _marked(self) -> re.Pattern[str]:
-        """Finds the special and the added tokens in a text, the longer one first."""
-        added = {token.content: token for token in (*map(AddedToken, SPECIAL_TOKENS), *self.added)}
-        return re.compile("|".join(map(_pattern, sorted(added.values(), key=lambda token: -len(token.content)))))
+    def _marked(self) -> tuple[re.Pattern[str], list[tuple[AddedToken, int]]]:
+        """Finds the special and the added tokens, exact and longer ones first; and each group's token and its id."""
+        found = {token.content: token for token in (*map(AddedToken, SPECIAL_TOKENS), *self.added)}
+        tokens = sorted(found.values(), key=lambda token: (token.any_case, -len(token.content)))
+        pattern = "|".join(f"({_pattern(token, self.rules.lowercase)})" for token in tokens)
+        return re.compile(pattern), [(token, self.convert(token.content)) for token in tokens]
 
     def _segment(self, text: str) -> Segment:
         ids: list[int] = []
@@ -258,7 +276,7 @@ class WordPiece:
             if number is not None:
                 offsets.append((origin, origin + len(part)))
                 continue
-            for match in chunks.finditer(part):
+            for match in chunks.finditer(part.translate(_BLANKS)):
                 start = origin + match.start()
                 offsets += [(start + first, start + end) for first, end in self._chunk_offsets[match.group()]]
         return offsets
@@ -268,8 +286,7 @@ class WordPiece:
         may_have_marks = not chunk.isascii()
         for word, sources in self.rules.spans(chunk):
             first = 0
-            for number in self.pieces(word) if len(word) > 1 else [self.unk_id]:
-                size = len(word) if number == self.unk_id else len(self.tokens[number]) - 2 * (first > 0)
+            for size in self._piece_sizes[word] if len(word) > 1 else (1,):
                 end = sources[first + size - 1] + 1
                 while may_have_marks and end < len(chunk) and self.rules.is_mark(chunk[end]):
                     end += 1
@@ -277,22 +294,29 @@ class WordPiece:
                 first += size
         return offsets
 
+    def _sizes_of_pieces(self, word: str) -> list[int]:
+        """Return how many characters of a word each of its pieces stands for."""
+        ids = self.pieces(word)
+        if ids == [self.unk_id]:
+            return [len(word)]
+        return [len(self.tokens[number]) - 2 * (place > 0) for place, number in enumerate(ids)]
+
     def _parts(self, text: str) -> Iterator[tuple[str, int, int | None]]:
         """Yield the plain parts of a text and the tokens marked in it: what, where it begins, and the token's id."""
+        pattern, tokens = self._marked
         start = 0
-        for match in self._marked.finditer(text):
-            if match.start() > start:
-                yield text[start : match.start()], start, None
-            token = match.group().strip()
-            yield match.group(), match.start(), self._marked_ids.get(token, self._marked_ids.get(token.lower()))
+        for match in pattern.finditer(text):
+            assert match.lastindex is not None
+            token, number = tokens[match.lastindex - 1]
+            begin = match.start()
+            if token.lstrip:  # no part of the pattern: it would be tried from every blank
+                begin = start + len(text[start:begin].rstrip())
+            if begin > start:
+                yield text[start:begin], start, None
+            yield text[begin : match.end()], begin, number
             start = match.end()
         if start < len(text):
             yield text[start:], start, None
-
-    @cached_property
-    def _marked_ids(self) -> dict[str, int]:
-        contents = (*SPECIAL_TOKENS, *(token.content for token in self.added))
-        return {name: self.convert(each) for each in contents for name in (each.lower(), each)}
 
     def _ids_of_word(self, word: str) -> bytes:
         return np.array(self.pieces(word) if word else [], dtype=np.uint32).tobytes()
@@ -311,15 +335,15 @@ def _batches(texts: Sequence[str]) -> Iterator[Sequence[str]]:
     yield texts[start:]
 
 
-def _rebuild(tokens: list[str], rules: TextRules, added: tuple[AddedToken, ...]) -> WordPiece:
-    return WordPiece(tokens, rules, added=added)
+def _rebuild(tokens: list[str], rules: TextRules, added: tuple[AddedToken, ...], num_pieces: int) -> WordPiece:
+    return WordPiece(tokens, rules, added=added, num_pieces=num_pieces)
 
 
-def _pattern(token: AddedToken) -> str:
+def _pattern(token: AddedToken, lowercase: bool) -> str:
     body = re.escape(token.content)
-    body = f"(?i:{body})" if token.any_case else body
+    body = f"(?i:{body})" if token.any_case and lowercase else body
     body = rf"(?<!\w){body}(?!\w)" if token.single_word else body
-    return (r"\s*" if token.lstrip else "") + body + (r"\s*" if token.rstrip else "")
+    return body + (r"\s*" if token.rstrip else "")
 
 
 _CLOSE = r"[\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]"
