@@ -103,7 +103,7 @@ class Embedder:
             model: the folder or the name.
             pooling: as the folder says unless given, or `mean` where it says nothing.
             normalize: scale vectors to length 1; as the folder says unless given.
-            layers: whose outputs are wanted; with another than the last, what the folder says of dense layers is left.
+            layers: whose outputs are wanted.
             device: where to run; a GPU if there is one unless given.
             batch_tokens: most tokens of a batch.
         """
@@ -114,7 +114,7 @@ class Embedder:
             found = replace(found, modes=(pooling,), dense=())
         if normalize is not None:
             found = replace(found, normalize=normalize)
-        bert = load_model(folder)
+        bert = load_model(folder, {})  # no head is asked for, so none can be missing
         wordpiece = read_wordpiece(folder, bert.config)
         return cls(bert.to(device or prepared), wordpiece, found, layers=layers, batch_tokens=batch_tokens)
 
@@ -132,7 +132,14 @@ class Embedder:
         return found[:, 0] if len(self.layers) == 1 else found
 
     def embed_tokens(self, texts: Sequence[str]) -> TokenVectors:
-        """Return a vector for every token."""
+        """Return a vector for every token; neither pooling nor what comes after it has a part in them.
+
+        Raises:
+            BertwrightError: the folder asks for lower case, and a text has another length then: offsets would be wrong.
+        """
+        for number, text in enumerate(texts, start=1):
+            if self.pooling.lowercase and len(text.lower()) != len(text):
+                raise BertwrightError("lowering this text changes its length", where=f"text {number:,}")
         encodings = self._encode(texts)
         ends = np.cumsum([0, *(len(encoding.input_ids) for encoding in encodings)])
         found = np.empty((int(ends[-1]), len(self.layers), self.model.config.hidden_size), np.float32)
@@ -157,14 +164,14 @@ class Embedder:
         Returns:
             The shape of each array by name.
         """
-        arrays = vars(self.embed_tokens(texts)) if tokens else {"embeddings": self.embed(texts)}
-        with new_file(path) as file:
+        with new_file(path) as file:  # before the work, so that a place that may not be written shows at once
+            arrays = vars(self.embed_tokens(texts)) if tokens else {"embeddings": self.embed(texts)}
             np.savez(file, **arrays)
         return {name: list(array.shape) for name, array in arrays.items()}
 
     def _encode(self, texts: Sequence[str]) -> list[Encoding]:
-        if not texts:
-            raise BertwrightError("there is no text")
+        if not texts or isinstance(texts, str):
+            raise BertwrightError("expected a list of texts", fix="one text is a list too: ['a text']")
         texts = [text.lower() for text in texts] if self.pooling.lowercase else texts
         encodings = [self.wordpiece.encode(text, max_length=self.max_length) for text in texts]
         if cut := sum(encoding.truncated for encoding in encodings):

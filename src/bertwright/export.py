@@ -10,6 +10,8 @@ Reference: google-research/bert `modeling.py` for the names and shapes of its va
 from __future__ import annotations
 
 import json
+import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,11 +21,11 @@ import torch
 from torch import Tensor
 
 from bertwright.batch import Batch
-from bertwright.config import Activation, PoolingMode
+from bertwright.config import Activation, PoolingMode, read_json
 from bertwright.errors import BertwrightError
 from bertwright.files import new_folder
 from bertwright.model.bert import Bert
-from bertwright.model.folder import describe, google_config, read_wordpiece
+from bertwright.model.folder import Described, describe, google_config, read_wordpiece
 from bertwright.model.heads import Head
 from bertwright.model.hub import local_folder
 from bertwright.model.names import to_google
@@ -32,6 +34,8 @@ from bertwright.model.tf_bundle import write_bundle
 from bertwright.model.weights import Sheet, SheetRow, load_model, load_with_sheet, save_model, to_hugging_face
 from bertwright.tasks import TASK_FILE
 from bertwright.text.wordpiece import WordPiece
+
+log = logging.getLogger(__name__)
 
 Format = Literal["hf", "google", "sentence-transformers"]
 """What can be written: Hugging Face's folder, Google's TensorFlow 1 files, a sentence-transformers folder."""
@@ -89,18 +93,24 @@ def convert(
     Raises:
         BertwrightError: the source is damaged or has something that the format cannot hold; nothing is written then.
     """
-    folder = local_folder(source)
+    folder, out = local_folder(source), out.resolve()  # "." is another folder once it has been replaced
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BertwrightError("something is here already", where=out, fix="choose another folder")
+    if out.is_relative_to(folder.resolve()):
+        raise BertwrightError("this lies in the source, which is never changed", where=out, fix="choose another folder")
     folder, found = read_pooling(folder) or (folder, Pooling())
-    config = describe(folder).config
-    config = config if hidden_act is None else replace(config, hidden_act=hidden_act)
+    described = describe(folder)
+    config = described.config
+    if hidden_act is not None:
+        config = replace(config, hidden_act=_gelu(described, hidden_act))
+    if to == "hf" and found != Pooling():
+        log.warning("%s: its pooling is left out; --to sentence-transformers keeps it", folder)
     heads: dict[str, Head] | None = {} if to == "sentence-transformers" else None
     model, sheet = load_with_sheet(folder, heads, config=config, lenient=lenient)
     wordpiece = read_wordpiece(folder, config)
     match to:
         case "hf":
-            names = _write_hugging_face(model, wordpiece, out, _task_file(folder))
+            names = _write_hugging_face(model, wordpiece, out, _task_file(folder, model))
         case "sentence-transformers":
             found = found if pooling is None else replace(found, modes=(pooling,), dense=())
             found = replace(found, max_length=found.max_length or config.max_position_embeddings)
@@ -108,13 +118,27 @@ def convert(
         case "google":
             names = _write_google(model, wordpiece, out)
     difference = largest_difference(model, load_model(out), wordpiece)
-    rows = tuple(replace(row, target=names.get(row.target or "")) for row in sheet.rows)
+    rows = tuple(_written(row, names.get(row.target or "")) for row in sheet.rows)
     return Conversion(sheet, rows, tuple(model.heads), difference)
 
 
-def _task_file(folder: Path) -> dict[str, str]:
+def _written(row: SheetRow, target: str | None) -> SheetRow:
+    """Return a row with the tensor's name in the new folder; None: it was read, but nothing there reads it."""
+    return replace(row, target=target, note=row.note if target or row.target is None else "no head reads it")
+
+
+def _gelu(described: Described, hidden_act: Activation) -> Activation:
+    """Return what `gelu` means in Google's file; nothing else is anybody's to choose."""
+    if described.path.name != "bert_config.json" or described.config.hidden_act != "gelu" or "gelu" not in hidden_act:
+        raise BertwrightError(f"its hidden_act {described.config.hidden_act!r} leaves no choice", where=described.path,
+                              fix="--hidden-act gelu_new is for Google's files that say gelu")  # fmt: skip
+    return hidden_act
+
+
+def _task_file(folder: Path, model: Bert) -> dict[str, str]:
     path = folder / TASK_FILE
-    return {TASK_FILE: path.read_text(encoding="utf-8")} if path.is_file() else {}
+    kept = path.is_file() and read_json(path).get("name") in model.heads
+    return {TASK_FILE: path.read_text(encoding="utf-8")} if kept else {}
 
 
 def _write_hugging_face(model: Bert, wordpiece: WordPiece, out: Path, extra_files: Mapping[str, str]) -> dict[str, str]:
@@ -137,7 +161,7 @@ def _write_google(model: Bert, wordpiece: WordPiece, out: Path) -> dict[str, str
     with new_folder(out) as new:
         write_bundle(new / GOOGLE_PREFIX, tensors)
         (new / "bert_config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        wordpiece.save(new)
+        wordpiece.save(new, max_length=model.config.max_position_embeddings)
     return names
 
 
@@ -162,10 +186,14 @@ def largest_difference(one: Bert, other: Bert, wordpiece: WordPiece) -> float:
     batch = replace(batch, targets={"masked_rows": torch.arange(batch.num_tokens)})
     with torch.inference_mode():
         pairs = list(zip(_outputs(one, batch), _outputs(other, batch), strict=True))
-        return max(float((mine - theirs).abs().max()) for mine, theirs in pairs)
+        difference = float(torch.stack([(mine - theirs).abs().max() for mine, theirs in pairs]).max())
+    if not math.isfinite(difference):
+        raise BertwrightError("the model's outputs are NaN or infinite: nothing can be compared")
+    return difference
 
 
 def _outputs(model: Bert, batch: Batch) -> list[Tensor]:
     states = model.hidden_states(batch)
-    pooled = [states.pooler_output] if not model.heads or any(head.pooled for head in model.heads.values()) else []
+    is_read = any(head.pooled for head in model.heads.values()) or not (model.heads or model.pooler.is_drawn)
+    pooled = [states.pooler_output] if is_read else []
     return [*model.layer_outputs(batch), *pooled, *(logits for _, logits in sorted(model(batch).items()))]

@@ -34,6 +34,9 @@ def new_folder(path: Path) -> Iterator[Path]:
         BertwrightError: the place may not be written.
     """
     path = path.resolve()  # a link is followed, and "." has a name
+    if path.is_mount():
+        what = "this folder is a mount point and cannot be replaced as a whole"
+        raise BertwrightError(what, where=path, fix=f"name a folder in it, such as {path / 'model'}")
     with explain_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _clear_dead(path)
@@ -64,6 +67,8 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
         DiskFullError: there was no room.
         BertwrightError: the place may not be written.
     """
+    if path.is_dir():
+        raise BertwrightError("a folder is in the way of a file", where=path, fix="choose another --out")
     with explain_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -79,9 +84,13 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
 
 def _clear_dead(path: Path) -> None:
     """Remove what a process that was killed while it made the same folder left behind."""
-    for left in list(path.parent.glob(f".{glob.escape(path.name)}.*.tmp")):
-        pid = left.name.split(".")[-2]
-        if pid.isdecimal() and not _is_alive(int(pid)):
+    for left in list(path.parent.glob(f".{glob.escape(path.name)}.*.*")):
+        *_, pid, kind = left.name.split(".")
+        if not pid.isdecimal() or kind not in ("tmp", "old") or _is_alive(int(pid)):
+            continue
+        if kind == "old" and not path.exists():  # killed between moving it aside and moving the new one in
+            left.rename(path)
+        else:
             shutil.rmtree(left, ignore_errors=True)
 
 

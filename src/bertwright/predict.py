@@ -26,9 +26,9 @@ from bertwright.batch import Batch
 from bertwright.errors import BertwrightError
 from bertwright.model import machine
 from bertwright.model.bert import Bert
-from bertwright.model.folder import read_wordpiece
+from bertwright.model.folder import read_wordpiece, require_both_sides
 from bertwright.model.heads import Head
-from bertwright.model.hub import local_folder
+from bertwright.model.hub import bert_folder
 from bertwright.model.weights import load_model
 from bertwright.tasks import Example, Feature, Prediction, Task, adopt_classifier, load_task, task_from_json
 from bertwright.text.encoding import Encoding
@@ -87,7 +87,7 @@ class Predictor:
             device: where to run; a GPU if there is one unless given.
             batch_tokens: most tokens of a batch.
         """
-        folder = local_folder(folder)
+        folder = bert_folder(folder)
         prepared = machine.prepare()
         model = load_model(folder).to(device or prepared)
         task, max_length = load_task(folder) or (adopt_classifier(model, folder), None)
@@ -145,6 +145,7 @@ class Predictor:
             BertwrightError: the model has no masked-LM head; no [MASK] in the text, or one beyond the longest input.
         """
         self._require_head("mlm", "masked-LM", "fill in a [MASK]")
+        require_both_sides(self.model.config, "fill in a [MASK]")
         if not 1 <= top_k <= self.wordpiece.vocab_size:
             raise BertwrightError(f"top_k must lie between 1 and {self.wordpiece.vocab_size:,}, not {top_k}")
         ids = self._encode(text).input_ids

@@ -17,6 +17,7 @@ from bertwright.model.bert import Bert
 from bertwright.model.checkpoint_files import open_checkpoint
 from bertwright.model.heads import ClassificationHead, MaskedLMHead, NextSentenceHead, SpanHead, TokenClassificationHead
 from bertwright.model.weights import load_model, save_model
+from bertwright.predict import Predictor
 from bertwright.text.rules import TextRules
 from bertwright.text.wordpiece import SPECIAL_TOKENS, WordPiece
 
@@ -83,7 +84,7 @@ def test_what_google_cannot_hold_is_refused_and_nothing_is_written(tmp_path, wor
     with pytest.raises(BertwrightError, match="no such head: tag"):
         convert(folder_with(tmp_path, ["tag"], wordpiece), tmp_path / "google", to="google")
     source = folder_with(tmp_path / "b", ["mlm"], wordpiece)
-    for key, value in (("hidden_act", "gelu_new"), ("layer_norm_eps", 1e-5)):
+    for key, value in (("hidden_act", "mish"), ("layer_norm_eps", 1e-5)):
         config = json.loads((source / "config.json").read_text())
         (source / "config.json").write_text(json.dumps(config | {key: value}))
         with pytest.raises(BertwrightError, match=f"{key} is {value!r}; google-research/bert computes"):
@@ -106,8 +107,53 @@ def test_a_folder_that_is_not_empty_is_refused(tmp_path, wordpiece):
 
 
 def test_another_meaning_of_gelu_changes_the_configuration(tmp_path, wordpiece):
-    convert(folder_with(tmp_path, ["mlm"], wordpiece), tmp_path / "hf", hidden_act="gelu_new")
+    source = folder_with(tmp_path, ["mlm"], wordpiece)
+    with pytest.raises(BertwrightError, match="leaves no choice"):
+        convert(source, tmp_path / "no", hidden_act="gelu_new")
+    convert(source, tmp_path / "google", to="google")
+    convert(tmp_path / "google", tmp_path / "hf", hidden_act="gelu_new")
     assert load_model(tmp_path / "hf").config.hidden_act == "gelu_new"
+    there = convert(tmp_path / "hf", tmp_path / "again", to="google")
+    assert json.loads((tmp_path / "again/bert_config.json").read_text())["hidden_act"] == "gelu"
+    assert there.largest_difference == 0.0
+    assert load_model(tmp_path / "again").config.hidden_act == "gelu_new"
+
+
+def test_what_stands_beside_a_model_stays_when_another_is_saved_over_it(tmp_path, wordpiece):
+    source = folder_with(tmp_path, ["mlm"], wordpiece)
+    (source / "notes").mkdir()
+    for name in ("train.csv", "notes/a.txt", "tf_model.h5", "task.json"):
+        (source / name).write_text("{}")
+    save_model(Bert(CONFIG, {"nsp": HEADS["nsp"]()}), source)
+    assert (source / "train.csv").exists()
+    assert (source / "notes/a.txt").exists()
+    assert not (source / "tf_model.h5").exists(), "it is of other weights"
+    assert not (source / "task.json").exists(), "its head has gone"
+
+
+def test_a_pooler_that_was_drawn_is_not_handed_on(tmp_path, wordpiece):
+    source = folder_with(tmp_path, ["mlm"], wordpiece)
+    for to in ("google", "sentence-transformers"):
+        conversion = convert(source, tmp_path / to, to=to)
+        assert conversion.largest_difference == 0.0
+        assert not [name for name in open_checkpoint(tmp_path / to).tensors if "pooler" in name]
+
+
+def test_outputs_that_are_no_numbers_are_no_proof(tmp_path, wordpiece):
+    source = folder_with(tmp_path, ["mlm"], wordpiece)
+    model = load_model(source)
+    with torch.no_grad():
+        model.embeddings.norm.weight.fill_(3e38)
+        model.embeddings.word.weight.mul_(1e30)
+    model.save_pretrained(tmp_path / "wild", wordpiece)
+    with pytest.raises(BertwrightError, match="NaN or infinite"):
+        convert(tmp_path / "wild", tmp_path / "out")
+
+
+def test_a_left_to_right_model_does_not_pass_for_one_that_reads_both_ways(tmp_path, wordpiece):
+    source = folder_with(tmp_path, ["mlm"], wordpiece, is_decoder=True)
+    with pytest.raises(BertwrightError, match="reads from left to right"):
+        Predictor.load(source).fill("a [MASK]")
 
 
 def test_real_weights_through_every_format(tmp_path):
@@ -186,8 +232,8 @@ def test_embed_reads_files_and_writes_an_array(tmp_path, suffix):
 
 
 def test_embed_keeps_tokens_and_layers(tmp_path):
-    options = ("--pooling", "tokens", "--layers", "0", "-1", "3")
-    done = bertwright("embed", MINILM, "A cat sat.", "一只猫", "--out", tmp_path / "v.npz", *options)
+    options = ("--layers", "0", "-1", "3", "--pooling", "tokens", "--out", tmp_path / "v.npz")
+    done = bertwright("embed", MINILM, "A cat sat.", "一只猫", *options)
     assert done.returncode == 0, done.stderr
     found = np.load(tmp_path / "v.npz")
     assert found["vectors"].shape == (11, 3, 384)

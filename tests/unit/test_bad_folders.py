@@ -145,7 +145,7 @@ def test_a_class_that_nobody_knows(folder, refused, caplog):
 def test_a_promised_head_must_be_there(folder, refused, caplog):
     edit_json(folder / "config.json", architectures=["BertForMaskedLM"])
     rewrite(folder, lambda tensors: {name: tensor for name, tensor in tensors.items() if name.startswith("bert.")})
-    error = refused(folder, "made for BertForMaskedLM", "missing: mlm", "add --lenient")
+    error = refused(folder, "made for BertForMaskedLM", "missing: mlm", "--lenient, and use NEW")
     assert error.where == str(folder / "config.json")
     model = load_model(folder, lenient=True)
     assert [(line.levelname, line.getMessage()) for line in caplog.records] == [

@@ -379,7 +379,6 @@ def test_no_folder_at_all(tmp_path):
         ({"add_cross_attention": True}, "add_cross_attention = True is not supported; False is"),
         ({"num_hidden_layers": 16_000_000}, "num_hidden_layers is 16,000,000, but the weights have 2"),
         ({"embedding_size": 8}, "embedding_size belongs to ELECTRA or ALBERT"),
-        ({"tie_word_embeddings": False}, "tie_word_embeddings = False is not supported"),
         ({"hidden_act": "swish2"}, "hidden_act must be 'gelu' or"),
         ({"hidden_size": 15}, "hidden_size 15 is not a multiple of num_attention_heads 2"),
     ],

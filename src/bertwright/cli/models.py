@@ -128,7 +128,7 @@ def embed(
     text_column: str = "text",
     out: Path,
     pooling: PoolingMode | Literal["tokens"] | None = None,
-    layers: Annotated[list[int], Parameter(allow_leading_hyphen=True, consume_multiple=True, negative="")] = [-1],  # noqa: B006
+    layers: Annotated[list[int], Parameter(consume_multiple=True, negative="")] = [-1],  # noqa: B006
     normalize: bool | None = None,
     output: Output = Output(),
 ) -> None:
@@ -152,6 +152,8 @@ def embed(
         raise BertwrightError(
             found, fix='bertwright embed MODEL "a text" --out F.npz, or bertwright embed MODEL --input FILE --out F.npz'
         )
+    if pooling == "tokens" and normalize is not None:
+        raise BertwrightError("--normalize is for one vector a text, not for tokens", fix="leave it out")
     chosen = list(texts) if input is None else _lines(input) or _column(input, text_column)
     if out.suffix != ".npz":
         raise BertwrightError("the file must be called .npz", where=out, fix=f"--out {out.with_suffix('.npz')}")

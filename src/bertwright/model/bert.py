@@ -122,6 +122,8 @@ class Pooler(nn.Module):
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.dense = Linear(config.hidden_size, config.hidden_size)
+        self.is_drawn = False
+        """Whether its numbers were drawn because the checkpoint had none: they are worth nothing before training."""
 
     def forward(self, hidden: Float[Tensor, "B H"]) -> Float[Tensor, "B H"]:
         """Return the pooled vector of each row given."""
@@ -245,10 +247,10 @@ class Bert(nn.Module):
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Bert:
         """Load a model folder, or a name on the hub, with every head it holds; see `weights.load_model`."""
-        from bertwright.model.hub import local_folder
+        from bertwright.model.hub import bert_folder
         from bertwright.model.weights import load_model
 
-        return load_model(local_folder(folder))
+        return load_model(bert_folder(folder))
 
     def save_pretrained(self, folder: str | Path, wordpiece: WordPiece | None = None) -> None:
         """Write a model folder in Hugging Face's layout; see `weights.save_model`."""

@@ -15,7 +15,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -293,7 +293,7 @@ def _open_google(prefix: Path) -> Checkpoint:
     for source, entry in bundle.entries.items():
         known = from_google(source)
         if known is None or entry.dtype is None:
-            skipped.append(Skipped(source, entry.shape, entry.dtype, _why_skipped(source, index)))
+            skipped.append(Skipped(source, entry.shape, entry.dtype, _why_skipped(source, bundle.entries, index)))
             continue
         name, transposed = known
 
@@ -309,8 +309,10 @@ def _open_google(prefix: Path) -> Checkpoint:
     return Checkpoint(index, "google", tensors, tuple(skipped))
 
 
-def _why_skipped(source: str, index: Path) -> str:
-    if _SLOTS.search(source):
+def _why_skipped(source: str, known: Container[str], index: Path) -> str:
+    if source.rpartition("/")[0] in known or _SLOTS.search(
+        source
+    ):  # an optimizer's slots are called after its variable
         return "optimizer slot"
     if _COUNTERS.search(source):
         return "training counter"

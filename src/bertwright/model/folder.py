@@ -31,12 +31,13 @@ LABEL_KEYS = ("id2label", "label2id", "problem_type")
 _OURS = {
     "position_embedding_type": "absolute",
     "add_cross_attention": False,
-    "tie_word_embeddings": True,
     "directionality": "bidi",
     "pruned_heads": {},
     "quantization_config": None,
 }
 """Keys that change the numbers, with the one value that is ours."""
+_GELU_KEY = "bertwright_hidden_act"
+"""In a `bert_config.json` written here: which form of gelu it is, both of which are `gelu` to Google's code."""
 _OTHER_MODELS = {"num_hidden_groups": "ALBERT", "embedding_size": "ELECTRA or ALBERT", "attention_window": "Longformer",
                  "relative_attention": "DeBERTa", "rope_theta": "a BERT with rotary positions"}  # fmt: skip
 """Keys that BERT does not have, and who has them."""
@@ -53,7 +54,11 @@ class Described:
     config: BertConfig
     """The encoder's shape."""
     architecture: str | None = None
-    """Hugging Face's class, where the file names one."""
+    """Hugging Face's class, where the file names one that is known here."""
+    other_class: str | None = None
+    """The class, where it is not known here."""
+    is_tied: bool = True
+    """Whether the masked-LM decoder is the word embedding, as it is in BERT."""
     labels: Mapping[str, Any] = field(default_factory=dict)
     """What it says of a classifier's outputs, under `LABEL_KEYS`."""
     ignored: tuple[str, ...] = ()
@@ -89,10 +94,17 @@ def describe(folder: Path) -> Described:
             raise BertwrightError(f"{key} belongs to {whose}, not to BERT", where=path)
     fields = {each.name for each in dataclasses.fields(BertConfig)}
     taken = {key: value for key, value in values.items() if key in fields and value is not None}
+    taken |= {"hidden_act": values[_GELU_KEY]} if _GELU_KEY in values else {}
     config = from_dict(BertConfig, taken, where=path)
+    if not isinstance(values.get("id2label") or {}, dict):
+        raise BertwrightError("id2label must name each output by its number", where=path)
     labels = {key: values[key] for key in LABEL_KEYS if values.get(key) is not None}
-    ignored = tuple(sorted(values.keys() - fields - _OURS.keys() - set(LABEL_KEYS) - {"architectures", "model_type"}))
-    return Described(path, config, _architecture(values, path), labels, ignored)
+    known = fields | _OURS.keys() | set(LABEL_KEYS) | {"architectures", "model_type", "tie_word_embeddings", _GELU_KEY}
+    ignored = tuple(sorted(values.keys() - known))
+    architecture = _architecture(values, path)
+    other = None if architecture else (values.get("architectures") or [None])[0]
+    is_tied = values.get("tie_word_embeddings") is not False
+    return Described(path, config, architecture, other, is_tied, labels, ignored)
 
 
 def _architecture(values: Mapping[str, Any], path: Path) -> str | None:
@@ -131,6 +143,14 @@ def read_wordpiece(folder: Path, config: BertConfig) -> WordPiece:
     return wordpiece
 
 
+def require_both_sides(config: BertConfig, purpose: str) -> None:
+    """Refuse a left-to-right model where it would be used as if it read both ways."""
+    if config.is_decoder:
+        raise BertwrightError(
+            f"this model reads from left to right (is_decoder) and cannot {purpose}", fix="use one that reads both ways"
+        )
+
+
 def hugging_face_config(model: Bert) -> dict[str, Any]:
     """Return the keys of Hugging Face's `config.json`."""
     return {
@@ -139,7 +159,8 @@ def hugging_face_config(model: Bert) -> dict[str, Any]:
         **dataclasses.asdict(model.config),
         "position_embedding_type": "absolute",
         "dtype": "float32",
-        **(model.labels or _numbered_labels(model)),
+        **({} if "id2label" in model.labels else _numbered_labels(model)),
+        **model.labels,
     }
 
 
@@ -158,7 +179,7 @@ def google_config(config: BertConfig) -> dict[str, Any]:
     Raises:
         BertwrightError: Google's code could not compute this model.
     """
-    for key, possible in (("hidden_act", ("gelu", "relu", "tanh", "linear")), ("layer_norm_eps", (1e-12,)),
+    for key, possible in (("hidden_act", ("gelu", "gelu_new", "relu", "tanh", "linear")), ("layer_norm_eps", (1e-12,)),
                           ("is_decoder", (False,))):  # fmt: skip
         if getattr(config, key) not in possible:
             raise BertwrightError(
@@ -166,7 +187,8 @@ def google_config(config: BertConfig) -> dict[str, Any]:
                 fix="keep Hugging Face's format: --to hf",
             )
     left_out = ("layer_norm_eps", "is_decoder", "pad_token_id")
-    return {key: value for key, value in dataclasses.asdict(config).items() if key not in left_out}
+    values = {key: value for key, value in dataclasses.asdict(config).items() if key not in left_out}
+    return values | ({"hidden_act": "gelu", _GELU_KEY: "gelu_new"} if config.hidden_act == "gelu_new" else {})
 
 
 def model_card(model: Bert, wordpiece: WordPiece | None) -> str:

@@ -39,10 +39,28 @@ def local_folder(model: str | Path) -> Path:
     if (folder := Path(model)).exists():
         return folder
     named = _NAME.fullmatch(folder.as_posix())
-    if named is None:
+    if named is None or not _is_valid(named["repository"]):
         raise BertwrightError("no such folder", where=model, fix="give a model folder, or a name such as owner/name")
     repository, revision = named["repository"], named["revision"]
     return _cached(repository, revision) or _downloaded(repository, revision)
+
+
+def bert_folder(model: str | Path) -> Path:
+    """Return the folder of the BERT itself, which older versions of sentence-transformers put one deeper."""
+    folder = local_folder(model)
+    deeper = folder / "0_Transformer"
+    return deeper if deeper.is_dir() and not any((folder / name).exists() for name in CONFIG_FILES) else folder
+
+
+def _is_valid(repository: str) -> bool:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
+
+    try:
+        validate_repo_id(repository)
+    except HFValidationError:
+        return False
+    return True
 
 
 def _cached(repository: str, revision: str | None) -> Path | None:

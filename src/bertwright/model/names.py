@@ -67,7 +67,10 @@ def architecture_of(heads: Iterable[str], *, is_decoder: bool = False) -> str:
     wanted = frozenset(heads)
     if is_decoder and wanted == {"mlm"}:
         return "BertLMHeadModel"
-    return next((name for name, own in ARCHITECTURES.items() if own == wanted), "BertModel")
+    exact = next((name for name, own in ARCHITECTURES.items() if own == wanted), None)
+    # With others beside it, a task's head names the class: `classifier` alone does not say whose it is.
+    tasks = ("classify", "choice", "tag", "span")
+    return exact or next((name for name, own in ARCHITECTURES.items() if own & wanted & set(tasks)), "BertModel")
 
 
 def hugging_face_names(ours: str) -> tuple[str, ...]:

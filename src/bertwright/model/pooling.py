@@ -7,8 +7,9 @@ vectors = pooling(hidden, batch.cu_seqlens)           # [N, H] -> [B, H]
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,6 +21,8 @@ from torch import Tensor
 from bertwright.config import PoolingMode, read_json
 from bertwright.errors import BertwrightError
 from bertwright.model.checkpoint_files import open_checkpoint
+
+log = logging.getLogger(__name__)
 
 _FLAGS = {
     "pooling_mode_cls_token": "cls",
@@ -45,7 +48,8 @@ class Dense:
 
     def __call__(self, x: Float[Tensor, "B in"]) -> Float[Tensor, "B out"]:
         """Return the layer's output."""
-        return _ACTIVATIONS[self.activation](F.linear(x, self.weight, self.bias))
+        bias = None if self.bias is None else self.bias.to(x.device)
+        return _ACTIVATIONS[self.activation](F.linear(x, self.weight.to(x.device), bias))
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ class Pooling:
     """Longest input, tokens, where the folder says one."""
     lowercase: bool = False
     """Lower the text before the tokenizer sees it."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What config_sentence_transformers.json says else, such as prompts: kept for writing."""
 
     def __call__(self, hidden: Float[Tensor, "N H"], cu_seqlens: Int[Tensor, "B1"]) -> Float[Tensor, "B D"]:
         """Return one vector for each sequence."""
@@ -131,9 +137,20 @@ def read_pooling(folder: Path) -> tuple[Path, Pooling] | None:
             normalize = True
         elif kind != "Dropout":
             raise BertwrightError(f"its module {kind} is not supported", where=path)
+    order = [kind for kind, _ in steps[1:] if kind != "Dropout"]
+    if order and order != ["Pooling", *["Dense"] * len(dense), *["Normalize"] * normalize]:
+        raise BertwrightError(f"its modules come in an order that is not supported: {', '.join(order)}", where=path)
     settings = model / "sentence_bert_config.json"
     lowercase = settings.exists() and read_json(settings).get("do_lower_case") is True
-    return model, Pooling(modes, tuple(dense), normalize, _max_length(model), lowercase)
+    return model, Pooling(modes, tuple(dense), normalize, _max_length(model), lowercase, _settings(folder))
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    path = folder / "config_sentence_transformers.json"
+    settings = read_json(path) if path.exists() else {}
+    if (name := settings.get("default_prompt_name")) is not None:
+        log.warning("%s: its prompt %r is not put in front of texts here", path, name)
+    return {key: value for key, value in settings.items() if key != "__version__"}
 
 
 def _max_length(folder: Path) -> int | None:
@@ -168,6 +185,7 @@ def pooling_files(pooling: Pooling, hidden_size: int) -> dict[str, str]:
             "prompts": {},
             "default_prompt_name": None,
             "similarity_fn_name": "cosine",
+            **pooling.settings,
         },
         "sentence_bert_config.json": {"max_seq_length": pooling.max_length, "do_lower_case": pooling.lowercase},
     } | ({"2_Normalize/config.json": {}} if pooling.normalize else {})

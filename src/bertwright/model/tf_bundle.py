@@ -222,7 +222,8 @@ def find_bundle(folder: Path) -> Path | None:
 
 
 def _choose(prefixes: list[Path]) -> str:
-    return f"give one itself, such as {prefixes[-1]}"
+    newest = max(prefixes, key=lambda prefix: [int(number) for number in re.findall(r"\d+", prefix.name)])
+    return f"name the one you mean: echo 'model_checkpoint_path: \"{newest.name}\"' > {newest.parent / 'checkpoint'}"
 
 
 def _named_bundle(path: Path, prefixes: list[Path]) -> Path:
@@ -233,6 +234,9 @@ def _named_bundle(path: Path, prefixes: list[Path]) -> Path:
     if not name or not name.isprintable():
         raise BertwrightError("this file names no checkpoint", where=path, fix=_choose(prefixes))
     index, home = path.parent / f"{name}.index", path.parent.resolve()
+    last = re.split(r"[/\\]", name)[-1]  # of the place where it was trained: /tmp/out, gs://bucket/out
+    if path.parent / last in prefixes:
+        name, index = last, path.parent / f"{last}.index"
     try:
         inside = ".." not in Path(name).parts and index.resolve().is_relative_to(home) and index.is_file()
     except (OSError, RuntimeError):  # a name too long, links in a circle

@@ -26,7 +26,7 @@ from bertwright.errors import BertwrightError
 from bertwright.files import new_folder
 from bertwright.model.bert import Bert
 from bertwright.model.checkpoint_files import Checkpoint, StoredTensor, open_checkpoint
-from bertwright.model.folder import LABEL_KEYS, VOCABULARY_FILES, Described, describe, hugging_face_config, model_card
+from bertwright.model.folder import LABEL_KEYS, Described, describe, hugging_face_config, model_card
 from bertwright.model.heads import (
     ChoiceHead,
     ClassificationHead,
@@ -41,7 +41,13 @@ from bertwright.text.wordpiece import WordPiece
 
 log = logging.getLogger(__name__)
 
-_WEIGHTS = re.compile(r"(model.*\.safetensors|pytorch_model.*\.bin)(\.index\.json)?$")
+_STALE = re.compile(
+    r"((model.*\.safetensors|pytorch_model.*\.bin)(\.index\.json)?|tf_model\.h5|flax_model\.msgpack|.*\.onnx"
+    r"|onnx|openvino)$"
+)
+"""Weights of any format, which say something else once others are saved beside them."""
+_TASK = "task.json"
+"""What belongs to a head, and goes with it."""
 _KNOWN_HEADS = frozenset[str]().union(*ARCHITECTURES.values())
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -121,6 +127,9 @@ def load_with_sheet(
     rows += _drop_copies(tensors)
     architecture = _architecture(described, tensors)
     present = {head for name in tensors if (head := head_of(name, architecture)) is not None}
+    if "mlm" in present and not described.is_tied and _DECODER not in checkpoint.tensors:
+        what = "tie_word_embeddings = False is not supported where the decoder's own matrix is missing"
+        raise BertwrightError(what, where=described.path)
     with torch.device("meta"):  # shapes alone: nothing is drawn that the file is about to overwrite
         own = {name: _make_head(name, config, tensors) for name in sorted(present & _KNOWN_HEADS)}
         if heads is None:
@@ -132,6 +141,9 @@ def load_with_sheet(
     model.load_state_dict(state.ours, strict=False, assign=True)
     model.tie()
     fresh = _draw_fresh(model, state.ours, seed)
+    model.pooler.is_drawn = "pooler" in fresh
+    if "mlm" in taken and _looks_untrained(state.ours):
+        log.warning("%s: the masked-LM head has the numbers it was born with: what it fills in is noise", folder)
     if "pooler" in fresh:
         log.warning("%s has no pooler: it starts fresh, so pooled outputs mean nothing before training", folder)
     if fresh_heads := [name for name in fresh if name != "pooler"]:
@@ -180,6 +192,8 @@ def _drop_copies(tensors: dict[str, StoredTensor]) -> list[SheetRow]:
 
 def _architecture(described: Described, tensors: Mapping[str, StoredTensor]) -> str | None:
     """Return the class that tells whose a `classifier` is: three of Hugging Face's call their head so."""
+    if described.other_class is not None and "classifier.weight" in tensors:
+        log.warning("%s: made for %s; its classifier is taken for a plain one", described.path, described.other_class)
     if described.architecture is None and "bert.pooler.dense.weight" not in tensors:
         return "BertForTokenClassification"  # the one of them that needs no pooler
     return described.architecture
@@ -188,12 +202,12 @@ def _architecture(described: Described, tensors: Mapping[str, StoredTensor]) -> 
 def _labels(described: Described, model: Bert) -> Mapping[str, Any]:
     """Return what the configuration says of the outputs, if it speaks of as many as there are."""
     sizes = [head.num_labels for name, head in model.heads.items() if name in ("classify", "tag")]
-    names = described.labels.get("id2label", {})
-    if not sizes or len(names) == sizes[0]:
+    names = described.labels.get("id2label")
+    if not sizes or (names is not None and len(names) == sizes[0]):
         return described.labels if sizes else {}
-    if names:
+    if names is not None:
         log.warning("%s: id2label names %d outputs, but there are %d", described.path, len(names), sizes[0])
-    return {}
+    return {key: value for key, value in described.labels.items() if key == "problem_type"}  # true of unnamed ones too
 
 
 def _require_promised_heads(described: Described, present: set[str], *, lenient: bool) -> None:
@@ -202,7 +216,8 @@ def _require_promised_heads(described: Described, present: set[str], *, lenient:
         return
     what = f"made for {described.architecture}, but the weights of its head are missing: {', '.join(missing)}"
     if not lenient:
-        raise BertwrightError(what, where=described.path, fix="to load the rest without it, add --lenient")
+        fix = f"to go on without it: bertwright convert {described.path.parent} NEW --lenient, and use NEW"
+        raise BertwrightError(what, where=described.path, fix=fix)
     log.warning("%s: %s", described.path, what)
 
 
@@ -261,6 +276,11 @@ def _read(stored: StoredTensor, name: str) -> Tensor:
     return tensor
 
 
+def _looks_untrained(state: Mapping[str, Tensor]) -> bool:
+    zeros = (state["heads.mlm.decoder_bias"], state["heads.mlm.transform.bias"], state["heads.mlm.norm.bias"])
+    return not any(bool(bias.any()) for bias in zeros) and bool((state["heads.mlm.norm.weight"] == 1).all())
+
+
 def _sheet_rows(tensors: Mapping[str, StoredTensor], used: set[str], architecture: str | None) -> list[SheetRow]:
     rows, strange = [], set()
     for name, stored in tensors.items():
@@ -313,8 +333,8 @@ def save_model(
 ) -> None:  # fmt: skip
     """Write a model folder that Hugging Face's library loads as it is; it appears whole or not at all.
 
-    Saved over a model folder, it replaces weights, configuration and card. Other files stay, such as the vocabulary;
-    where the heads have changed, the vocabulary alone.
+    Saved over a model folder, it replaces weights, configuration and card, and a task whose head has gone. Other files
+    stay, such as the vocabulary.
 
     Args:
         model: of which weights are written in fp32.
@@ -338,7 +358,7 @@ def save_model(
         (new / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         shutil.copymode(new / "config.json", new / "model.safetensors")  # safetensors would let its owner alone read it
         if wordpiece is not None:
-            wordpiece.save(new)
+            wordpiece.save(new, max_length=model.config.max_position_embeddings)
         (new / "README.md").write_text(model_card(model, wordpiece), encoding="utf-8")
         for name, text in (extra_files or {}).items():
             (new / name).parent.mkdir(exist_ok=True)
@@ -353,17 +373,20 @@ def _keep_other_files(old: Path, new: Path, model: Bert) -> None:
         raise BertwrightError("something else is here already", where=old, fix="choose another folder")
     same_heads = config["architectures"] == hugging_face_config(model)["architectures"]
     for file in old.iterdir():
-        if file.is_dir() and same_heads:
-            shutil.copytree(file, new / file.name)
-        elif file.is_file() and (same_heads or file.name in VOCABULARY_FILES) and not _WEIGHTS.match(file.name):
+        if _STALE.match(file.name) or (file.name == _TASK and not same_heads):
+            continue
+        if file.is_dir():
+            shutil.copytree(file, new / file.name, symlinks=True)
+        else:
             shutil.copy2(file, new)
 
 
 def to_hugging_face(model: Bert) -> dict[str, Tensor]:
     """Return the weights, fp32 and on the CPU, under Hugging Face's names, and like there without the tied decoder."""
     tensors: dict[str, Tensor] = {}
-    # Hugging Face's classes with heads on tokens alone have no pooler.
-    without_pooler = bool(model.heads) and not any(head.pooled for head in model.heads.values())
+    # Hugging Face's classes with heads on tokens alone have no pooler; and one that was drawn is none worth keeping.
+    is_read = any(head.pooled for head in model.heads.values())
+    without_pooler = not is_read and (bool(model.heads) or model.pooler.is_drawn)
     for ours, tensor in model.state_dict().items():
         if ours == "heads.mlm.decoder_weight" or (without_pooler and ours.startswith("pooler.")):
             continue

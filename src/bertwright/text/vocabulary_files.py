@@ -68,8 +68,13 @@ def load_wordpiece(path: Path, *, lowercase: bool | None = None) -> WordPiece:
         raise BertwrightError(error.what, where=f"{file}, {error.where}", fix=fix) from None
 
 
-def save_wordpiece(wordpiece: WordPiece, folder: Path) -> None:
+def save_wordpiece(wordpiece: WordPiece, folder: Path, *, max_length: int = 512) -> None:
     """Write `vocab.txt`, `tokenizer.json` and `tokenizer_config.json`, a `BertTokenizer` to transformers.
+
+    Args:
+        wordpiece: the vocabulary.
+        folder: made if it is not there.
+        max_length: longest input of the model, tokens.
 
     Raises:
         DiskFullError: there was no room; what was there before is intact.
@@ -81,7 +86,7 @@ def save_wordpiece(wordpiece: WordPiece, folder: Path) -> None:
         "cls_token": "[CLS]",
         "do_lower_case": rules.lowercase,
         "mask_token": "[MASK]",
-        "model_max_length": 512,
+        "model_max_length": max_length,
         "pad_token": "[PAD]",
         "sep_token": "[SEP]",
         "strip_accents": rules.strip_accents,

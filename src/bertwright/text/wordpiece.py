@@ -107,11 +107,11 @@ class WordPiece:
 
         return load_wordpiece(Path(path), lowercase=lowercase)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, *, max_length: int = 512) -> None:
         """Write `vocab.txt`, `tokenizer.json` and `tokenizer_config.json`; see `vocabulary_files`."""
         from bertwright.text.vocabulary_files import save_wordpiece
 
-        save_wordpiece(self, folder)
+        save_wordpiece(self, folder, max_length=max_length)
 
     @property
     def vocab_size(self) -> int:

@@ -24,8 +24,8 @@ from bertwright.evaluation import evaluate_examples
 from bertwright.files import sha256_of
 from bertwright.model import machine
 from bertwright.model.bert import Bert
-from bertwright.model.folder import read_config, read_wordpiece
-from bertwright.model.hub import local_folder
+from bertwright.model.folder import read_config, read_wordpiece, require_both_sides
+from bertwright.model.hub import bert_folder
 from bertwright.model.weights import load_model
 from bertwright.predict import Predictor
 from bertwright.tasks import Example, Feature, Task, TaskObjective, save_fine_tuned, task_to_json
@@ -134,8 +134,9 @@ def finetune(
         BertwrightError: a file is not as the task needs it, or the run folder is another run's.
     """
     device = machine.prepare(config.threads)
-    folder = local_folder(init)
+    folder = bert_folder(init)
     model_config = read_config(folder)
+    require_both_sides(model_config, "be fine-tuned on its [CLS]")
     wordpiece = read_wordpiece(folder, model_config)
     _require_room(model_config, config, init)
     examples = task.read(train)

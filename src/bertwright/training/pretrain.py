@@ -18,8 +18,8 @@ from bertwright.data.shards import ShardSet, Split
 from bertwright.files import sha256_of
 from bertwright.model import machine
 from bertwright.model.bert import Bert
-from bertwright.model.folder import read_config, read_wordpiece
-from bertwright.model.hub import local_folder
+from bertwright.model.folder import read_config, read_wordpiece, require_both_sides
+from bertwright.model.hub import bert_folder
 from bertwright.model.weights import load_model, save_model
 from bertwright.objectives import OBJECTIVES, Objective
 from bertwright.predict import Predictor
@@ -59,14 +59,10 @@ def pretrain(
     """
     device = machine.prepare(config.threads)
     shards = ShardSet.open(data)
-    if init is not None:
-        recipe, model = model, read_config(local_folder(init))
-        shards.check_vocabulary(read_wordpiece(local_folder(init), model))
-        if (recipe.num_hidden_layers, recipe.hidden_size) != (model.num_hidden_layers, model.hidden_size):
-            shape = f"{model.num_hidden_layers} layers, hidden size {model.hidden_size}"
-            on_event({"kind": "message", "text": f"the shape is that of {init} ({shape}), not the recipe's"})
-    else:
+    if init is None:
         model = dataclasses.replace(model, vocab_size=shards.wordpiece.vocab_size)
+    else:
+        model = _shape_of(init, model, shards, on_event)
     model = _fitted(model, config, shards.wordpiece)
     dtype = machine.compute_dtype(config.precision, device)
     config = dataclasses.replace(config, precision="fp32" if dtype.itemsize == 4 else "bf16")
@@ -124,11 +120,23 @@ def _loader(split: Split, wordpiece: WordPiece, model: BertConfig, config: Pretr
     )
 
 
+def _shape_of(init: Path, recipe: BertConfig, shards: ShardSet, on_event: OnEvent) -> BertConfig:
+    """Return the shape of the model to go on from, which must know the vocabulary of the shards."""
+    folder = bert_folder(init)
+    model = read_config(folder)
+    require_both_sides(model, "be trained to fill in a [MASK]")
+    shards.check_vocabulary(read_wordpiece(folder, model))
+    if (recipe.num_hidden_layers, recipe.hidden_size) != (model.num_hidden_layers, model.hidden_size):
+        shape = f"{model.num_hidden_layers} layers, hidden size {model.hidden_size}"
+        on_event({"kind": "message", "text": f"the shape is that of {init} ({shape}), not the recipe's"})
+    return model
+
+
 def _fresh_or_loaded(model: BertConfig, config: PretrainConfig, objective: Objective, init: Path | None) -> Bert:
     heads = objective.heads(model)
     if init is None:
         return Bert(model, heads, seed=config.seed)
-    return load_model(local_folder(init), heads, config=model, seed=config.seed)
+    return load_model(bert_folder(init), heads, config=model, seed=config.seed)
 
 
 def _run_config(model: BertConfig, config: PretrainConfig, shards: ShardSet, init: Path | None) -> dict[str, Any]:
