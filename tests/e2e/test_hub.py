@@ -59,7 +59,8 @@ class Hub:
                 file = folder / path.partition(f"/resolve/{COMMIT}/")[2]
                 if path.startswith("/owner/small/resolve/") and file.is_file():
                     return self.send(file.read_bytes(), etag=True)
-                return self.send(b'{"error": "Repository not found"}', status=404, code="RepoNotFound")
+                code = "EntryNotFound" if path.startswith("/owner/small/resolve/") else "RepoNotFound"
+                return self.send(b'{"error": "not found"}', status=404, code=code)
 
             do_GET = do_HEAD = answer
 
@@ -119,6 +120,21 @@ def test_a_model_is_downloaded_once_and_then_read_from_the_cache(hub, tmp_path):
     assert hub.asked == [], "what is in the cache needs no network"
     offline = bertwright(*fill, home=tmp_path, endpoint="http://127.0.0.1:9", offline=True)
     assert offline.stdout == first.stdout
+
+
+def test_a_cache_that_lacks_something_is_completed(hub, tmp_path):
+    fill = ("fill", "owner/small", "the [MASK] sat", "--json")
+    first = bertwright(*fill, home=tmp_path, endpoint=hub.url)
+    for file in (tmp_path / "hub").rglob("vocab.txt"):
+        file.unlink()
+    for file in (tmp_path / "hub").rglob("tokenizer.json"):
+        file.unlink()
+    assert bertwright(*fill, home=tmp_path, endpoint=hub.url).stdout == first.stdout
+    for marker in (tmp_path / "hub").rglob(".no_exist/*/modules.json"):
+        marker.unlink()
+    alone = bertwright(*fill, home=tmp_path, endpoint="http://127.0.0.1:9")
+    assert alone.stdout == first.stdout
+    assert "files may be missing" in alone.stderr
 
 
 def test_what_the_hub_does_not_have_is_one_message(hub, tmp_path):

@@ -10,6 +10,7 @@ mean. Of several formats of the weights, one is downloaded.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 from pathlib import Path
@@ -42,7 +43,16 @@ def local_folder(model: str | Path) -> Path:
     if named is None or not _is_valid(named["repository"]):
         raise BertwrightError("no such folder", where=model, fix="give a model folder, or a name such as owner/name")
     repository, revision = named["repository"], named["revision"]
-    return _cached(repository, revision) or _downloaded(repository, revision)
+    cached = _cached(repository, revision)
+    if cached is not None and _is_whole(cached, repository, revision):
+        return cached
+    try:
+        return _downloaded(repository, revision)
+    except BertwrightError as error:
+        if cached is None:
+            raise
+        _log.warning("%s: from the cache, where files may be missing that belong to it: %s", repository, error.what)
+        return cached
 
 
 def bert_folder(model: str | Path) -> Path:
@@ -75,6 +85,14 @@ def _cached(repository: str, revision: str | None) -> Path | None:
     return None
 
 
+def _is_whole(folder: Path, repository: str, revision: str | None) -> bool:
+    """Tell whether other tools that filled the cache took all that is read here: a vocabulary, and how to pool."""
+    from huggingface_hub import try_to_load_from_cache
+
+    has_vocabulary = any((folder / name).exists() for name in ("vocab.txt", "tokenizer.json"))
+    return has_vocabulary and try_to_load_from_cache(repository, "modules.json", revision=revision) is not None
+
+
 def _has_weights(folder: Path) -> bool:
     """Tell whether a download had come to its end, also where the weights are in several files."""
     indexes = [read_json(path) for path in folder.glob("*.safetensors.index.json")]
@@ -86,14 +104,16 @@ def _has_weights(folder: Path) -> bool:
 
 
 def _downloaded(repository: str, revision: str | None) -> Path:
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, OfflineModeIsEnabled
 
     where = repository if revision is None else f"{repository}@{revision}"
     try:
         _log.info("%s: no such folder here; looking on the hub", where)
         names = HfApi().model_info(repository, revision=revision, timeout=10).siblings or []
         wanted = _wanted([sibling.rfilename for sibling in names])
+        with contextlib.suppress(EntryNotFoundError):  # which the cache then remembers
+            hf_hub_download(repository, "modules.json", revision=revision)
         return Path(snapshot_download(repository, revision=revision, allow_patterns=[*_OTHERS, *wanted]))
     except OfflineModeIsEnabled:
         what = "no such folder, and the hub is not asked (HF_HUB_OFFLINE is set)"
