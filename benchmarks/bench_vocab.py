@@ -95,7 +95,9 @@ def train_everything(corpus: Path) -> dict[str, float]:
 def compare_encoding(path: Path, vocab: Path) -> dict[str, float]:
     """Megabytes per processor second of reading, splitting, encoding (cache empty, then full), and of the peer."""
     from bertwright.text.corpus import read_texts
+    from bertwright.text.rules import TextRules
     from bertwright.text.sentences import split_sentences
+    from bertwright.text.vocabulary_files import to_tokenizers
     from bertwright.text.wordpiece import WordPiece
 
     megabytes = path.stat().st_size / 1e6
@@ -105,7 +107,8 @@ def compare_encoding(path: Path, vocab: Path) -> dict[str, float]:
         result = work()
         return round(megabytes * share / (time.process_time() - start), 1), result
 
-    wordpiece = WordPiece.load(vocab)
+    rules = TextRules.hugging_face(lowercase=True)  # the peer's own, so that the ids have to agree
+    wordpiece = WordPiece(WordPiece.load(vocab, lowercase=True).tokens, rules)
     figures: dict[str, float] = {}
     figures["read"], texts = speed(lambda: list(read_texts(path)))
     figures["split"], documents = speed(lambda: [split_sentences(text) for text in texts])
@@ -114,7 +117,7 @@ def compare_encoding(path: Path, vocab: Path) -> dict[str, float]:
     few = documents[: max(1, len(documents) // 4)]
     share = sum(len(s.encode()) for d in few for s in d) / sum(len(s.encode()) for d in documents for s in d)
     sentences = [sentence for document in few for sentence in document]
-    batch = wordpiece.plain_tokenizer.encode_batch_fast
+    batch = to_tokenizers(wordpiece).encode_batch_fast
     figures["tokenizers"], encoded = speed(lambda: batch(sentences, add_special_tokens=False), share)
     same = wordpiece.ids_of_many(sentences) == [encoding.ids for encoding in encoded]
     return {**figures, "ratio_cold": round(figures["encode_cold"] / figures["tokenizers"], 1), "identical": same}

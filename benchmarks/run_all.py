@@ -1,6 +1,6 @@
 """Run every benchmark, one after the other, and hold the figures against the goals.
 
-    python benchmarks/run_all.py                 everything: about a quarter of an hour on two idle cores
+    python benchmarks/run_all.py                 everything: about half an hour on two idle cores
     python benchmarks/run_all.py pretrain        the scripts whose command contains the word
     python benchmarks/run_all.py --show          the table alone, from the figures in benchmarks/results
 
@@ -28,6 +28,7 @@ SCRIPTS = {
     "finetune": ["bench_finetune.py"],
     "data": ["bench_data.py"],
     "vocab": ["bench_vocab.py"],
+    "tokenize": ["bench_tokenize.py"],
 }
 """By the name of the file in `results` that each one writes."""
 
@@ -68,6 +69,12 @@ def finetuning(precision: str, padding: str, least: float) -> Goal:
     return ratio("finetune", what, f"bertwright {precision}", f"transformers {precision}, {padding}", least)
 
 
+def tokenizing(language: str, case: str, what: str, least: float) -> Goal:
+    """A goal of encoding text, with the peer's rules."""
+    name = {"en": "English", "zh": "Chinese"}[language]
+    return Goal("tokenize", f"{what}, {name}", lambda x: x["text"][f"{language}, hf"]["ratios"][case]["median"], least)
+
+
 GOALS = [
     *pretraining("mini", 2.5),
     *pretraining("base", 1.7),
@@ -77,6 +84,12 @@ GOALS = [
     finetuning("fp32", "max_length", 15.0),
     Goal("data", "text to shards, one core", lambda x: x["build"]["1_workers"]["megabytes_per_second"], 5.0, " MB/s"),
     Goal("vocab", "training a vocabulary", lambda x: x["train"]["ratio"], 1.0),
+    tokenizing("en", "ids, cold", "text to ids, caches empty at first", 8.0),
+    tokenizing("zh", "ids, cold", "text to ids, caches empty at first", 8.0),
+    tokenizing("en", "ids, warm", "text to ids, caches full", 8.0),
+    tokenizing("zh", "ids, warm", "text to ids, caches full", 8.0),
+    tokenizing("en", "offsets, cold", "text to ids and offsets, caches empty at first", 1.0),
+    tokenizing("zh", "offsets, cold", "text to ids and offsets, caches empty at first", 1.0),
 ]
 
 
