@@ -275,8 +275,12 @@ class FinetuneConfig(TrainConfig):
     """Passes over the training examples; the paper tries 2, 3 and 4."""
     batch_size: int = 32
     """Examples in a step; the paper tries 16 and 32."""
-    max_length: int = 128
-    """Longest input, tokens, with [CLS] and [SEP]; longer ones are cut and counted."""
+    max_length: int = 0
+    """Longest input, tokens, with [CLS] and [SEP]; 0: the task's usual one, 128 or for qa 384."""
+    freeze: str = ""
+    """What is not trained: `embeddings`, `layers:0-5`, `pooler`, or `encoder` (the first two, whole); several with commas."""
+    restarts: int = 2
+    """How often a run that comes to nothing is started again with another seed."""
     eval_every: int = 0
     """Steps between two evaluations on dev; 0: after each epoch."""
     checkpoint_every: int = 0
@@ -287,8 +291,10 @@ class FinetuneConfig(TrainConfig):
         for name in ("epochs", "batch_size"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)!r}")
         _require(
-            3 <= self.max_length <= 65_535, f"max_length must lie between 3 and 65,535 tokens, not {self.max_length}"
+            self.max_length == 0 or 3 <= self.max_length <= 65_535,
+            f"max_length must be 0 or lie between 3 and 65,535 tokens, not {self.max_length}",
         )
+        _require(self.restarts >= 0, f"restarts must not be negative, not {self.restarts}")
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -18,12 +18,15 @@ from typing import Any
 import torch
 
 from bertwright.predict import Predictor
-from bertwright.tasks import Example, Prediction
+from bertwright.tasks import Example, Prediction, Task
 
 EVALUATION_FILE = "evaluation.json"
 """Scores and what lies behind them."""
 PREDICTIONS_FILE = "predictions.jsonl"
 """One line per example: `text`, `gold` (the right answer) and the keys of the prediction."""
+
+WORST_ERRORS = 20
+"""How many of the most wrong answers are kept for a look."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,11 @@ class Evaluation:
     """One per example, in the order of the file."""
     examples: list[Example] = field(repr=False)
     """What was asked."""
+    gold: list[Any] = field(repr=False)
+    """The right answers as JSON values."""
     details: dict[str, Any] = field(repr=False)
-    """What the task adds for a report: of a classifier `labels`, the `confusion` matrix and scores `per_class`."""
+    """What the task adds for a report, such as a classifier's `confusion` matrix and scores `per_class`, and the
+    `worst_errors`."""
 
     @property
     def labels(self) -> list[str]:
@@ -57,9 +63,8 @@ class Evaluation:
         text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
         (folder / EVALUATION_FILE).write_text(text, encoding="utf-8")
         with (folder / PREDICTIONS_FILE).open("w", encoding="utf-8") as stream:
-            for example, prediction in zip(self.examples, self.predictions, strict=True):
-                given = {"text": example.text, "text_pair": example.text_pair, "gold": example.label}
-                row = {key: value for key, value in given.items() if value is not None} | prediction
+            for example, gold, prediction in zip(self.examples, self.gold, self.predictions, strict=True):
+                row = _asked(example) | {"gold": gold} | prediction
                 stream.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
@@ -80,11 +85,22 @@ def evaluate(
     return evaluate_examples(predictor, predictor.require_task().read(Path(data)))
 
 
-def evaluate_examples(predictor: Predictor, examples: Sequence[Example]) -> Evaluation:
-    """Score a predictor on labelled examples; the training loop does so on dev."""
+def evaluate_examples(
+    predictor: Predictor, examples: Sequence[Example], *, calibrate: bool = False
+) -> Evaluation:
+    """Score a predictor on labelled examples; the training loop does so on dev.
+
+    Args:
+        predictor: of a fine-tuned model.
+        examples: with their right answers.
+        calibrate: let the task set by these very examples what it sets by dev: thresholds, a temperature. The
+            predictor then answers with them.
+    """
     task = predictor.require_task()
     features = task.encode(examples, predictor.wordpiece, predictor.max_length)
     logits = predictor.logits(features)
+    if calibrate:
+        task = predictor.task = task.calibrate(logits, features, examples)
     predictions = task.decode(logits, features, examples)
     terms = task.loss(torch.cat(logits), task.collate(features)).losses.values()
     loss = sum(float(term.total) / term.count for term in terms)
@@ -92,5 +108,23 @@ def evaluate_examples(predictor: Predictor, examples: Sequence[Example]) -> Eval
         scores={**task.score(predictions, examples), "loss": loss},
         predictions=predictions,
         examples=list(examples),
-        details=task.details(predictions, examples),
+        gold=[task.gold(example) for example in examples],
+        details={**task.details(predictions, examples), "worst_errors": _worst(task, predictions, examples)},
     )
+
+
+def _worst(task: Task, predictions: Sequence[Prediction], examples: Sequence[Example]) -> list[dict[str, Any]]:
+    """Return the answers that are most wrong, with what was asked."""
+    errors = [task.error(prediction, example) for prediction, example in zip(predictions, examples, strict=True)]
+    worst = sorted(range(len(errors)), key=lambda index: -errors[index])[:WORST_ERRORS]
+    return [
+        {"where": examples[index].where, **_asked(examples[index]), "gold": task.gold(examples[index])}
+        | {"prediction": predictions[index]}
+        for index in worst
+        if errors[index] > 0
+    ]
+
+
+def _asked(example: Example) -> dict[str, Any]:
+    given = {"id": example.id, "text": example.text, "text_pair": example.text_pair, "choices": list(example.choices)}
+    return {key: value for key, value in given.items() if value}

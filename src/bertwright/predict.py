@@ -30,7 +30,9 @@ from bertwright.model.folder import read_wordpiece, require_both_sides
 from bertwright.model.heads import Head
 from bertwright.model.hub import bert_folder
 from bertwright.model.weights import load_model
-from bertwright.tasks import Example, Feature, Prediction, Task, adopt_classifier, load_task, task_from_json
+from bertwright.tasks import Example, Feature, Prediction, Task, load_task, task_from_json
+from bertwright.tasks.adopt import adopt_task
+from bertwright.tasks.base import pack
 from bertwright.text.encoding import Encoding
 from bertwright.text.wordpiece import WordPiece
 
@@ -82,7 +84,7 @@ class Predictor:
 
         Args:
             folder: config.json, weights, vocabulary, and task.json if it was fine-tuned here; or a name on the hub. A
-                classifier of Hugging Face's is taken as it is, with the labels in its config.json.
+                model fine-tuned with Hugging Face's library is taken as it is, with the labels in its config.json.
             options: options of the task that shall differ from the saved ones, such as `{"text_column": "body"}`.
             device: where to run; a GPU if there is one unless given.
             batch_tokens: most tokens of a batch.
@@ -90,21 +92,24 @@ class Predictor:
         folder = bert_folder(folder)
         prepared = machine.prepare()
         model = load_model(folder).to(device or prepared)
-        task, max_length = load_task(folder) or (adopt_classifier(model, folder), None)
+        task, max_length = load_task(folder) or (adopt_task(model, folder), None)
         if task is not None and options:
             task = task_from_json({"name": task.name, "options": {**task.options(), **options}})
         return cls(model, read_wordpiece(folder, model.config), task, max_length=max_length, batch_tokens=batch_tokens)
 
-    def predict(self, texts: Sequence[str | tuple[str, str]]) -> list[Prediction]:
-        """Answer texts, or pairs of texts, with the task that the model was fine-tuned for.
+    def predict(self, inputs: Sequence[Any]) -> list[Prediction]:
+        """Answer what the model was fine-tuned for.
+
+        Args:
+            inputs: texts, pairs of texts, or mappings with the keys of Hugging Face's pipelines; see the task's
+                `example`.
 
         Raises:
-            BertwrightError: the model was not fine-tuned, or a text is empty.
+            BertwrightError: the model was not fine-tuned, or an input is none of its task.
         """
         task = self.require_task()
-        pairs = [(text, None) if isinstance(text, str) else text for text in texts]
         return self.predict_examples(
-            [task.example(*pair, where=f"text {number:,}") for number, pair in enumerate(pairs, start=1)]
+            [task.example(given, where=f"text {number:,}") for number, given in enumerate(inputs, start=1)]
         )
 
     def predict_examples(self, examples: Sequence[Example]) -> list[Prediction]:
@@ -122,8 +127,8 @@ class Predictor:
         task = self.require_task()
         found: list[Tensor] = [torch.empty(0)] * len(features)
         for indices in cut_by_tokens([len(feature.input_ids) for feature in features], self.batch_tokens):
-            batch = task.collate([features[index] for index in indices])
-            rows, logits = self._run_head(task.name, batch)
+            batch = pack([features[index] for index in indices])
+            rows, logits = self._run_head(task.head_name, batch)
             sequences = torch.searchsorted(batch.cu_seqlens[1:], rows, right=True)
             counts = sequences.bincount(minlength=batch.num_sequences).tolist()
             for index, own in zip(indices, torch.split(logits, counts), strict=True):

@@ -17,12 +17,14 @@ from bertwright.predict import Predictor
 from bertwright.tasks import (
     TASKS,
     ClassifyTask,
+    RegressTask,
     Task,
     TaskObjective,
     save_fine_tuned,
     task_from_json,
     task_to_json,
 )
+from bertwright.tasks.base import by_example
 from bertwright.text.rules import TextRules
 from bertwright.text.wordpiece import SPECIAL_TOKENS, WordPiece
 
@@ -39,6 +41,7 @@ CONFIG = BertConfig(
     attention_probs_dropout_prob=0.0,
 )
 MAX_LENGTH = 24
+CONFIG_LENGTH = 32
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,28 @@ def write_pairs(folder: Path) -> Path:
     return path
 
 
+def write_numbers(folder: Path) -> Path:
+    path = folder / "numbers.csv"
+    rows = [f"good film,{'very ' * number}fine film,{number / 2}" for number in range(8)]
+    path.write_text("text,other,label\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    return path
+
+
+def write_topics(folder: Path) -> Path:
+    path = folder / "topics.jsonl"
+    texts = [("good film", ["film", "good"]), ("bad plot !", ["plot"]), ("a fine actor", []), ("the scene", ["film"])]
+    rows = [{"text": text + " very" * number, "label": label} for number, (text, label) in enumerate(texts * 2)]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
 CASES = {
     "classify": Case(ClassifyTask(), write_sentences),
     "classify pairs": Case(ClassifyTask(text_column="a", text_pair_column="b", label_column="same"), write_pairs),
+    "classify windows": Case(ClassifyTask(windows=True, stride=2), write_sentences),
+    "multi-label": Case(ClassifyTask(multi_label=True), write_topics),
+    "regress": Case(RegressTask(text_pair_column="other"), write_numbers),
+    "regress windows": Case(RegressTask(text_pair_column="other", windows=True, stride=1), write_numbers),
 }
 
 
@@ -130,6 +152,9 @@ def test_features_cover_the_examples_and_fit(features, examples):
 
 
 def test_what_is_cut_is_counted(task, examples, caplog):
+    if getattr(task, "windows", False):
+        assert not any(feature.truncated for feature in task.encode(examples, WORDPIECE, 9))
+        return
     with caplog.at_level(logging.WARNING):
         features = task.encode(examples, WORDPIECE, 8)
     cut = sum(feature.truncated for feature in features)
@@ -153,7 +178,9 @@ def test_unlabelled_examples_make_a_batch_without_targets(task, examples):
 def test_the_loss_is_a_sum_that_adds_up_over_split_batches(task, model, features):
     objective = TaskObjective(task)
     whole = objective(model, task.collate(features))
-    parts = [objective(model, task.collate(part)) for part in (features[:3], features[3:4], features[4:])]
+    ends = [places[-1] + 1 for _, places in by_example(features)]  # an example's features stay together
+    cuts = [slice(0, ends[2]), slice(ends[2], ends[3]), slice(ends[3], None)]
+    parts = [objective(model, task.collate(features[cut])) for cut in cuts]
     assert {name: term.count for name, term in whole.losses.items()} == task.counts(task.collate(features)) != {}
     for kind in ("losses", "metrics"):
         for name, term in getattr(whole, kind).items():
@@ -211,7 +238,35 @@ def test_a_trained_model_scores_better_than_a_fresh_one(task, model, examples, f
     test_a_few_steps_lower_the_loss(task, model, features)
     trained = evaluate_examples(Predictor(model, WORDPIECE, task), examples).scores
     assert trained["loss"] < fresh["loss"]
-    assert all(trained[name] >= fresh[name] for name in fresh if name != "loss")
+    assert all(trained[name] >= fresh[name] for name in fresh if name not in ("loss", "mse"))
+
+
+def test_long_texts_make_several_features_or_are_cut(task, examples):
+    features = task.encode(examples, WORDPIECE, 9)
+    groups = dict(by_example(features))
+    assert list(groups) == list(range(len(examples)))
+    assert all(len(feature.input_ids) <= 9 for feature in features)
+    if task.together and getattr(task, "windows", False):
+        assert max(map(len, groups.values())) > 1
+
+
+def test_an_answer_is_wrong_or_it_is_not(task, model, examples):
+    evaluation = evaluate_examples(Predictor(model, WORDPIECE, task), examples)
+    errors = [task.error(*each) for each in zip(evaluation.predictions, examples, strict=True)]
+    assert all(error >= 0 for error in errors)
+    listed = evaluation.details["worst_errors"]
+    assert len(listed) == sum(error > 0 for error in errors)
+    assert json.loads(json.dumps(listed)) == listed
+
+
+def test_what_is_set_by_dev_is_kept(task, model, examples, tmp_path):
+    predictor = Predictor(model, WORDPIECE, task)
+    evaluation = evaluate_examples(predictor, examples, calibrate=True)
+    assert type(predictor.task) is type(task)
+    save_fine_tuned(model, tmp_path / "model", wordpiece=WORDPIECE, task=predictor.task, max_length=CONFIG_LENGTH)
+    again = Predictor.load(tmp_path / "model")
+    assert again.task == predictor.task
+    assert again.predict_examples(examples) == evaluation.predictions
 
 
 def test_options_survive_json(task):

@@ -222,7 +222,7 @@ def test_a_classifier_made_elsewhere_keeps_its_labels(classifier, tmp_path):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"problem_type": "multi_label_classification"}, "'multi_label_classification', 2 outputs, is not supported"),
+        ({"problem_type": "regression"}, "'regression', 2 outputs, is not supported"),
         ({"id2label": {"0": "only one"}}, "does not name the 2 outputs"),
     ],
 )

@@ -23,6 +23,7 @@ from bertwright.batch import Batch
 from bertwright.config import BertConfig
 from bertwright.errors import BertwrightError
 from bertwright.model.attention import AttentionLayout, choose_attention
+from bertwright.model.freezing import frozen_modules
 from bertwright.model.heads import Head, MaskedLMHead
 from bertwright.model.layers import ACTIVATIONS, LayerNorm, Linear
 from bertwright.model.ops import dropout, dropout_add
@@ -158,6 +159,27 @@ class Bert(nn.Module):
         for head in self.heads.values():
             if isinstance(head, MaskedLMHead):
                 head.decoder_weight = self.embeddings.word.weight
+
+    def freeze(self, parts: str) -> None:
+        """Leave parts of the model as they are while the rest is trained; they see no dropout either.
+
+        Args:
+            parts: `embeddings`, `layers:0-5` (or `layers:3`), `pooler`, or `encoder` for the first two, whole;
+                several with commas between them.
+
+        Raises:
+            BertwrightError: there is no such part.
+        """
+        for module in frozen_modules(self, parts):
+            module.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Bert:
+        """Turn dropout on or off; it stays off in what is frozen."""
+        super().train(mode)
+        for module in (self.embeddings, *self.layers, self.pooler):
+            if not any(parameter.requires_grad for parameter in module.parameters()):
+                module.train(False)
+        return self
 
     def hidden_for_heads(self, batch: Batch) -> dict[str, Float[Tensor, "R H"]]:
         """Run the encoder once and return each head's rows, pooled where the head wants them so."""

@@ -21,10 +21,10 @@ from bertwright.batch import Batch, StepOutput
 from bertwright.config import BertConfig, from_dict, read_json
 from bertwright.errors import BertwrightError, nearest
 from bertwright.model.bert import Bert
-from bertwright.model.folder import describe
-from bertwright.model.heads import ClassificationHead, Head
+from bertwright.model.heads import Head
 from bertwright.model.weights import save_model
 from bertwright.tasks.base import Example, Feature, Prediction, Task
+from bertwright.tasks.regression import RegressTask
 from bertwright.tasks.sentence import ClassifyTask
 from bertwright.text.wordpiece import WordPiece
 
@@ -35,9 +35,9 @@ __all__ = [
     "Example",
     "Feature",
     "Prediction",
+    "RegressTask",
     "Task",
     "TaskObjective",
-    "adopt_classifier",
     "get_task",
     "load_task",
     "save_fine_tuned",
@@ -45,7 +45,7 @@ __all__ = [
     "task_to_json",
 ]
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (ClassifyTask,)}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (ClassifyTask, RegressTask)}
 """Every task by name; add yours here to have it trained, scored, predicted and checked."""
 
 TASK_FILE = "task.json"
@@ -60,7 +60,7 @@ class TaskObjective:
 
     def heads(self, config: BertConfig) -> dict[str, Head]:
         """Return the task's fresh head by name."""
-        return {self.task.name: self.task.head(config)}
+        return {self.task.head_name: self.task.head(config)}
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Return, for each loss, how many things it will sum over this batch."""
@@ -68,7 +68,7 @@ class TaskObjective:
 
     def __call__(self, model: Bert, batch: Batch) -> StepOutput:
         """Run the model with the task's head and score its output."""
-        return self.task.loss(model(batch)[self.task.name], batch)
+        return self.task.loss(model(batch)[self.task.head_name], batch)
 
 
 def get_task(name: str, *, where: object = None) -> type[Task]:
@@ -111,30 +111,6 @@ def save_fine_tuned(model: Bert, folder: Path, *, wordpiece: WordPiece, task: Ta
     values = {**task_to_json(task), "max_length": max_length}
     files = {TASK_FILE: json.dumps(values, indent=2, ensure_ascii=False) + "\n"}
     save_model(model, folder, wordpiece=wordpiece, extra_config=task.config_keys(), extra_files=files)
-
-
-def adopt_classifier(model: Bert, folder: Path) -> ClassifyTask | None:
-    """Return the task of a sentence classifier made elsewhere, or None if the model is no classifier.
-
-    Raises:
-        BertwrightError: its outputs do not stand for one label of several, or config.json does not name each of them.
-    """
-    if "classify" not in model.heads:
-        return None
-    head = model.heads["classify"]
-    assert isinstance(head, ClassificationHead)
-    described = describe(folder)
-    kind = described.labels.get("problem_type", "single_label_classification")
-    if kind != "single_label_classification" or head.num_labels < 2:
-        raise BertwrightError(
-            f"a classifier of the kind {kind!r}, {head.num_labels} outputs, is not supported", where=described.path
-        )
-    names = described.labels.get("id2label", {str(index): f"LABEL_{index}" for index in range(head.num_labels)})
-    if not isinstance(names, dict) or set(names) != set(map(str, range(head.num_labels))):
-        raise BertwrightError(
-            f"id2label does not name the {head.num_labels} outputs of the classifier", where=described.path
-        )
-    return ClassifyTask(labels=tuple(str(names[str(index)]) for index in range(head.num_labels)))
 
 
 def load_task(folder: Path) -> tuple[Task, int] | None:

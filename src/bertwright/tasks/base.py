@@ -4,9 +4,10 @@ A task is a frozen dataclass; its fields are its options. Saved by name and opti
 object in `finetune`, `evaluate`, `predict` and in a server: what is scored is what is served. The life of an example:
 
     read -> learn -> encode -> collate -> (model with the task's head) -> loss        while training
-    read          -> encode -> collate -> (model with the task's head) -> decode -> score
+    read          -> encode -> pack    -> (model with the task's head) -> decode -> score
 
-A new task is one subclass; the conformance suite runs over every member of `bertwright.tasks.TASKS`.
+A long text becomes several features; `decode` puts what they say together again. A new task is one subclass; the
+conformance suite runs over every member of `bertwright.tasks.TASKS`.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -32,6 +35,8 @@ _log = logging.getLogger(__name__)
 
 Prediction = dict[str, Any]
 """An answer in plain Python values, ready for JSON, under the keys of Hugging Face's pipelines."""
+Logits = Sequence[Float[Tensor, "_ K"]]
+"""What the head says of each feature: a row for every row of it that the head reads, fp32."""
 
 
 @dataclass(frozen=True)
@@ -39,18 +44,24 @@ class Example:
     """What a person asks about: raw text, and the right answer where it is known."""
 
     text: str
-    """Segment A."""
+    """Segment A: the sentence, the question, what choices go on from, the text to tag."""
     text_pair: str | None = None
-    """Segment B."""
+    """Segment B: the second sentence, the context of a question."""
     label: Any = None
-    """The right answer in the task's own terms; None if unknown."""
+    """The right answer in the task's own terms, hashable; None if unknown."""
     where: str | None = None
     """File and row it came from, for messages."""
+    id: str | None = None
+    """What its file calls it, where predictions are handed in under names."""
+    choices: tuple[str, ...] = ()
+    """Of multiple choice: what can be chosen."""
+    words: tuple[tuple[int, int], ...] = ()
+    """Of tagging: start and end in `text`, characters, of each word that gets a tag."""
 
 
 @dataclass(frozen=True)
 class Feature:
-    """One input of the model; a task may make several of one example."""
+    """One input of the model; a task may make several of one example, next to each other."""
 
     input_ids: list[int]
     """Vocabulary ids with [CLS] and [SEP]."""
@@ -62,6 +73,10 @@ class Feature:
     """Which of the encoded examples it was made of."""
     truncated: bool = False
     """Whether tokens were cut off to fit."""
+    rows: list[int] | None = None
+    """Tokens that the head reads, ascending; None: those it reads by itself."""
+    way_back: Any = None
+    """What `decode` needs to find its way back from tokens to text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +84,21 @@ class Task(ABC):
     """What is asked of the model. Paper: 4."""
 
     name: ClassVar[str]
-    """Key in `TASKS`, in task.json, and of the head in `Bert.heads`."""
-    best_by: ClassVar[str]
-    """The score, larger being better, by which fine-tuning chooses the weights it keeps."""
+    """Key in `TASKS` and in task.json."""
+    head_name: ClassVar[str]
+    """Key of the head in `Bert.heads`."""
+    usual_length: ClassVar[int] = 128
+    """Longest input, tokens, where the user does not say."""
+
+    @property
+    @abstractmethod
+    def best_by(self) -> str:
+        """The score, larger being better, by which fine-tuning chooses the weights it keeps."""
+
+    @property
+    def together(self) -> bool:
+        """Whether the loss needs all features of an example in one batch."""
+        return False
 
     @abstractmethod
     def read(self, path: Path, *, labelled: bool = True) -> list[Example]:
@@ -90,8 +117,12 @@ class Task(ABC):
         return self
 
     @abstractmethod
-    def example(self, text: str, text_pair: str | None = None, *, where: str | None = None) -> Example:
-        """Make an example of what a user typed; `where` names it in messages.
+    def example(self, given: Any, *, where: str | None = None) -> Example:
+        """Make an example of what a user asked; `where` names it in messages.
+
+        Args:
+            given: a text, a pair of texts, or a mapping with the keys of Hugging Face's pipelines.
+            where: its name in messages.
 
         Raises:
             BertwrightError: it is no legal input of this task.
@@ -101,9 +132,16 @@ class Task(ABC):
     def encode(self, examples: Sequence[Example], wordpiece: WordPiece, max_length: int) -> list[Feature]:
         """Turn examples into inputs of at most `max_length` tokens; what had to be cut is counted and logged."""
 
-    @abstractmethod
     def collate(self, features: Sequence[Feature]) -> Batch:
         """Lay features end to end; `targets` holds the right answers if all of them are known."""
+        batch = pack(features)
+        if any(feature.target is None for feature in features):
+            return batch
+        return dataclasses.replace(batch, targets={**batch.targets, **self.targets(features)})
+
+    @abstractmethod
+    def targets(self, features: Sequence[Feature]) -> dict[str, Tensor]:
+        """Return the right answers of a batch as the loss needs them; every feature's is known."""
 
     @abstractmethod
     def head(self, config: BertConfig) -> Head:
@@ -118,9 +156,7 @@ class Task(ABC):
         """Score the head's output against `batch.targets`: sums and counts, which nobody has divided yet."""
 
     @abstractmethod
-    def decode(
-        self, logits: Sequence[Float[Tensor, "_ K"]], features: Sequence[Feature], examples: Sequence[Example]
-    ) -> list[Prediction]:
+    def decode(self, logits: Logits, features: Sequence[Feature], examples: Sequence[Example]) -> list[Prediction]:
         """Turn the head's output into one answer per example.
 
         Args:
@@ -133,9 +169,29 @@ class Task(ABC):
     def score(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> dict[str, float]:
         """Compare answers with the right ones: the official metrics by name."""
 
+    def calibrate(self, logits: Logits, features: Sequence[Feature], examples: Sequence[Example]) -> Task:
+        """Return the task with what it sets by the dev examples, such as a threshold or a temperature."""
+        return self
+
+    def chance_loss(self, examples: Sequence[Example]) -> float | None:
+        """Return the mean loss of somebody who knows how frequent the right answers are and nothing else."""
+        return None
+
+    def degenerate(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> str | None:
+        """Return why these answers say that training came to nothing, in words that follow "the model "; or None."""
+        return None
+
     def details(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> dict[str, Any]:
         """Return what a report shows beside the scores, as JSON values."""
         return {}
+
+    def gold(self, example: Example) -> Any:
+        """Return the right answer as a JSON value that can be laid beside a prediction; None if unknown."""
+        return example.label
+
+    @abstractmethod
+    def error(self, prediction: Prediction, example: Example) -> float:
+        """Return how wrong an answer is: 0 if it is right, and the more the worse, for the list of the worst errors."""
 
     def config_keys(self) -> dict[str, Any]:
         """Return what Hugging Face's `config.json` says of such a model, such as `id2label`."""
@@ -144,6 +200,22 @@ class Task(ABC):
     def options(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
         return dataclasses.asdict(self)
+
+
+def pack(features: Sequence[Feature]) -> Batch:
+    """Lay features end to end without their right answers; `targets["token_rows"]` are rows that the head reads."""
+    batch = Batch.pack([each.input_ids for each in features], [each.token_type_ids for each in features])
+    if all(feature.rows is None for feature in features):
+        return batch
+    starts = batch.cu_seqlens.tolist()
+    rows = [start + row for start, feature in zip(starts, features, strict=False) for row in feature.rows or ()]
+    return dataclasses.replace(batch, targets={"token_rows": torch.tensor(rows, dtype=torch.int64)})
+
+
+def by_example(features: Sequence[Feature]) -> Iterator[tuple[int, list[int]]]:
+    """Yield each example's index and the places of its features."""
+    for index, places in groupby(range(len(features)), lambda place: features[place].example_index):
+        yield index, list(places)
 
 
 def log_truncated(features: Sequence[Feature], max_length: int) -> None:
@@ -164,3 +236,34 @@ def require_label(example: Example) -> Any:
             "the example has no label", where=example.where, fix="score and train on labelled examples"
         )
     return example.label
+
+
+def texts_given(given: Any, keys: tuple[str, str], *, where: str | None = None) -> tuple[str, str | None]:
+    """Take a text, a pair of texts, or a mapping with these keys apart.
+
+    Args:
+        given: what a user asked.
+        keys: of the first and of the second text.
+        where: its name in messages.
+
+    Raises:
+        BertwrightError: it is none of these, or a text is empty.
+    """
+    first: Any = given
+    second: Any = None
+    if isinstance(given, str):
+        pass
+    elif isinstance(given, Mapping):
+        if unknown := [key for key in given if key not in keys]:
+            raise BertwrightError(f"unknown key {unknown[0]!r}; expected {keys[0]!r} and {keys[1]!r}", where=where)
+        first, second = given.get(keys[0]), given.get(keys[1])
+    elif isinstance(given, list | tuple) and len(given) == 2:
+        first, second = given
+    else:
+        raise BertwrightError(f"expected a text or a pair of texts, not {str(given)[:60]!r}", where=where)
+    for text in (first, second):
+        if text is not None and not isinstance(text, str):
+            raise BertwrightError(f"expected text, not {text!r:.60}", where=where)
+    if first is None or not first.strip() or (second is not None and not second.strip()):
+        raise BertwrightError("the text is empty", where=where)
+    return first, second

@@ -11,12 +11,12 @@ learnt.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
@@ -24,46 +24,69 @@ from bertwright.batch import Batch, StepOutput
 from bertwright.config import BertConfig
 from bertwright.errors import BertwrightError, nearest
 from bertwright.model.heads import ClassificationHead, Head
-from bertwright.tasks.base import Example, Feature, Prediction, Task, log_truncated, require_label
-from bertwright.tasks.losses import classification_loss
-from bertwright.tasks.metrics import classification_details, classification_scores
-from bertwright.tasks.tables import read_table
-from bertwright.text.wordpiece import WordPiece
+from bertwright.options import ClassifyOptions
+from bertwright.tasks.base import Example, Feature, Logits, Prediction, require_label
+from bertwright.tasks.losses import classification_loss, multi_label_loss
+from bertwright.tasks.metrics import (
+    calibration_details,
+    classification_details,
+    classification_scores,
+    fit_temperature,
+    multi_label_details,
+    multi_label_scores,
+)
+from bertwright.tasks.tables import Row
+from bertwright.tasks.texts import TextTask
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifyTask(Task):
-    """One of several labels for a text: dropout and one linear layer on the pooled [CLS], softmax cross-entropy."""
+class ClassifyTask(ClassifyOptions, TextTask):
+    """One of several labels for a text, by softmax, or any number of them, each by a sigmoid."""
 
     name: ClassVar[str] = "classify"
-    best_by: ClassVar[str] = "accuracy"
 
     labels: tuple[str, ...] = ()
     """The labels in the order of the logits; empty until `learn` has seen the training examples."""
-    text_column: str = "text"
-    """Column of the text."""
-    text_pair_column: str | None = None
-    """Column of the second text, for pairs."""
-    label_column: str = "label"
-    """Column of the label."""
+    temperature: float = 1.0
+    """What logits are divided by before the softmax, so that probabilities are right on dev; `calibrate` sets it."""
 
     def __post_init__(self) -> None:
         if len(set(self.labels)) != len(self.labels):
             raise BertwrightError(f"labels must differ from each other: {', '.join(self.labels)}")
+        if not self.temperature > 0:
+            raise BertwrightError(f"temperature must be positive, not {self.temperature!r}")
 
-    def read(self, path: Path, *, labelled: bool = True) -> list[Example]:
-        """Read a CSV, TSV or JSON Lines file; a label that training has not seen is refused."""
-        columns = {"text": self.text_column, "text_pair": self.text_pair_column, "label": self.label_column}
-        wanted = {role: name for role, name in columns.items() if name is not None and (labelled or role != "label")}
-        examples = []
-        for row in read_table(path, wanted):
-            text, text_pair, label = (row.values.get(role) for role in columns)
-            assert text is not None
-            label = None if label is None else label.strip()
-            examples.append(Example(text, text_pair, label, row.where))
-        if self.labels:
-            self._targets(examples)
-        return examples
+    @property
+    def best_by(self) -> str:
+        """The score by which fine-tuning chooses."""
+        return "micro_f1" if self.multi_label else "accuracy"
+
+    @property
+    def raw_label(self) -> bool:
+        """Whether a label's cell may be empty or a list."""
+        return self.multi_label
+
+    def label_of(self, row: Row) -> Any:
+        """Return the label, or with `multi_label` the labels, sorted."""
+        value = row.values["label"]
+        if not self.multi_label:
+            return value.strip()
+        names = value if isinstance(value, list) else str(value).split(self.label_separator)
+        return tuple(sorted({str(name).strip() for name in names} - {""}))
+
+    def target_of(self, example: Example) -> Any:
+        """Return the label's place among the labels, or a 0 or 1 for each label; one never seen is refused."""
+        if example.label is None or not self.labels:
+            return None
+        given = example.label if self.multi_label else (example.label,)
+        for label in given:
+            if label not in self.labels:
+                raise BertwrightError(
+                    f"unknown label {label!r}{nearest(label, self.labels)}; the labels are {', '.join(self.labels)}",
+                    where=example.where,
+                    fix="mend the row, or train again on a file that has this label",
+                )
+        return [int(label in given) for label in self.labels] if self.multi_label else self.labels.index(given[0])
 
     def learn(self, examples: Sequence[Example]) -> ClassifyTask:
         """Return the task with the labels of the training examples, sorted: as numbers if all are, as text otherwise.
@@ -71,10 +94,11 @@ class ClassifyTask(Task):
         Raises:
             BertwrightError: there are not two different labels to tell apart.
         """
-        labels = sorted({require_label(example) for example in examples})
+        given = [require_label(example) for example in examples]
+        labels = sorted({label for each in given for label in each} if self.multi_label else set(given))
         if all(map(_is_number, labels)):
             labels.sort(key=float)
-        if len(labels) < 2:
+        if len(labels) < (1 if self.multi_label else 2):
             where = examples[0].where.rpartition(", row")[0] if examples and examples[0].where else None
             found = f"only the label {labels[0]!r} occurs" if labels else "no example has a label"
             raise BertwrightError(
@@ -84,89 +108,100 @@ class ClassifyTask(Task):
             )
         return replace(self, labels=tuple(labels))
 
-    def example(self, text: str, text_pair: str | None = None, *, where: str | None = None) -> Example:
-        """Make an example of a text, or of two if the task is about pairs."""
-        if (text_pair is None) != (self.text_pair_column is None):
-            wanted = "one text" if self.text_pair_column is None else "a pair of texts"
-            raise BertwrightError(f"this model classifies {wanted}", where=where)
-        for part in (text, text_pair):
-            if part is not None and not part.strip():
-                raise BertwrightError("the text is empty", where=where)
-        return Example(text, text_pair, where=where)
-
-    def encode(self, examples: Sequence[Example], wordpiece: WordPiece, max_length: int) -> list[Feature]:
-        """Turn each example into one feature: [CLS] text [SEP], or [CLS] text [SEP] pair [SEP]."""
-        features = []
-        for index, (example, target) in enumerate(zip(examples, self._targets(examples), strict=True)):
-            encoding = wordpiece.encode(example.text, example.text_pair, max_length=max_length)
-            features.append(
-                Feature(encoding.input_ids, encoding.token_type_ids, target, index, truncated=encoding.truncated)
-            )
-        log_truncated(features, max_length)
-        return features
-
-    def collate(self, features: Sequence[Feature]) -> Batch:
-        """Lay features end to end; `targets["labels"]` is int64 [B]."""
-        targets = [feature.target for feature in features]
-        return Batch.pack(
-            [feature.input_ids for feature in features],
-            [feature.token_type_ids for feature in features],
-            {} if None in targets else {"labels": torch.tensor(targets)},
-        )
-
     def head(self, config: BertConfig) -> Head:
         """Return dropout and a linear layer on the pooled [CLS]."""
         assert self.labels, "learn the labels first"
         return ClassificationHead(config, len(self.labels))
 
+    def loss(self, logits: Float[Tensor, "R K"], batch: Batch) -> StepOutput:
+        """Sum cross-entropy, softmax or binary, and right answers over the examples."""
+        loss = multi_label_loss if self.multi_label else classification_loss
+        return loss(self.averaged(logits, batch), batch.targets["labels"])
+
     def counts(self, batch: Batch) -> dict[str, int]:
-        """Return the number of examples."""
-        return {"loss": batch.num_sequences}
+        """Return the number of examples, or of decisions about a label of an example."""
+        return {"loss": batch.targets["labels"].numel()}
 
-    def loss(self, logits: Float[Tensor, "B K"], batch: Batch) -> StepOutput:
-        """Sum cross-entropy and right answers over the batch."""
-        return classification_loss(logits, batch.targets["labels"])
+    def probabilities(self, logits: Logits, features: Sequence[Feature]) -> Float[Tensor, "E K"]:
+        """Return every label's probability for each example."""
+        rows = self.logits_of(logits, features) / self.temperature
+        return rows.sigmoid() if self.multi_label else rows.softmax(-1)
 
-    def decode(
-        self, logits: Sequence[Float[Tensor, "_ K"]], features: Sequence[Feature], examples: Sequence[Example]
-    ) -> list[Prediction]:
-        """Return the likeliest label of each example and its probability."""
+    def decode(self, logits: Logits, features: Sequence[Feature], examples: Sequence[Example]) -> list[Prediction]:
+        """Return the likeliest label of each example and its probability, or its labels and the `scores` of all."""
         if not logits:
             return []
-        scores, indices = torch.cat(list(logits)).float().softmax(-1).max(-1)
+        probabilities = self.probabilities(logits, features)
+        if self.multi_label:
+            named = [dict(zip(self.labels, row, strict=True)) for row in probabilities.tolist()]
+            return [{"labels": [label for label in row if row[label] > 0.5], "scores": row} for row in named]
+        scores, indices = probabilities.max(-1)
         return [
             {"label": self.labels[index], "score": score}
             for index, score in zip(indices.tolist(), scores.tolist(), strict=True)
         ]
 
+    def calibrate(self, logits: Logits, features: Sequence[Feature], examples: Sequence[Example]) -> ClassifyTask:
+        """Return the task with the temperature under which the dev examples are likeliest."""
+        if self.multi_label:
+            return self
+        gold = np.array([self.target_of(example) for example in examples])
+        return replace(self, temperature=fit_temperature(self.logits_of(logits, features).numpy(), gold))
+
     def score(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> dict[str, float]:
-        """Return `accuracy`, `f1` (of the last of two labels, else the mean over labels) and `macro_f1`."""
+        """Return `accuracy`, `f1` (of the last of two labels, else the mean over labels), `macro_f1` and `mcc`.
+
+        With `multi_label`: `accuracy` (the labels are exactly the right ones), `micro_f1` and `macro_f1`.
+        """
+        if self.multi_label:
+            return multi_label_scores(*self._compared(predictions, examples), self.labels)
         return classification_scores(*self._compared(predictions, examples), self.labels)
 
     def details(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> dict[str, Any]:
-        """Return `labels`, the `confusion` matrix and the scores `per_class`."""
-        return classification_details(*self._compared(predictions, examples), self.labels)
+        """Return `labels`, the `confusion` matrix, the scores `per_class` and the `calibration`."""
+        gold, predicted = self._compared(predictions, examples)
+        if self.multi_label:
+            return multi_label_details(gold, predicted, self.labels)
+        scores = [prediction["score"] for prediction in predictions]
+        right = [one == other for one, other in zip(gold, predicted, strict=True)]
+        calibration = {"temperature": self.temperature, **calibration_details(scores, right)}
+        return {**classification_details(gold, predicted, self.labels), "calibration": calibration}
+
+    def degenerate(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> str | None:
+        """Say so if every answer is the same though the right ones are not."""
+        gold, predicted = self._compared(predictions, examples)
+        if len(set(map(str, gold))) > 1 and len(set(map(str, predicted))) == 1:
+            right = sum(str(label) == str(predicted[0]) for label in gold) / len(gold)
+            return f"answers {predicted[0]!r} to every dev example, which is right for {right:.0%} of them"
+        return None
+
+    def chance_loss(self, examples: Sequence[Example]) -> float | None:
+        """Return the entropy of the labels."""
+        if self.multi_label:
+            return None
+        counts = Counter(example.label for example in examples).values()
+        return sum(count / len(examples) * math.log(len(examples) / count) for count in counts)
+
+    def error(self, prediction: Prediction, example: Example) -> float:
+        """Return the probability given to the wrong label, or how many labels are wrong."""
+        if self.multi_label:
+            return float(len(set(prediction["labels"]) ^ set(example.label)))
+        return 0.0 if prediction["label"] == example.label else float(prediction["score"])
+
+    def gold(self, example: Example) -> Any:
+        """Return the label, or the list of labels."""
+        return list(example.label) if self.multi_label and example.label is not None else example.label
 
     def config_keys(self) -> dict[str, Any]:
-        """Return `id2label` and `label2id`."""
+        """Return `id2label`, `label2id` and `problem_type`."""
         ids = {label: index for index, label in enumerate(self.labels)}
-        return {"id2label": {str(index): label for label, index in ids.items()}, "label2id": ids}
+        kind = "multi_label_classification" if self.multi_label else "single_label_classification"
+        return {"id2label": {str(index): label for label, index in ids.items()}, "label2id": ids, "problem_type": kind}
 
-    def _targets(self, examples: Sequence[Example]) -> list[int | None]:
-        """Return each label's place among the labels; one that training has not seen is refused."""
-        ids = {label: index for index, label in enumerate(self.labels)}
-        for example in examples:
-            if example.label is not None and example.label not in ids:
-                raise BertwrightError(
-                    f"unknown label {example.label!r}{nearest(example.label, ids)}; the labels are {', '.join(ids)}",
-                    where=example.where,
-                    fix="mend the row, or train again on a file that has this label",
-                )
-        return [None if example.label is None else ids[example.label] for example in examples]
-
-    def _compared(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> tuple[list[str], list[str]]:
+    def _compared(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> tuple[list[Any], list[Any]]:
         gold = [require_label(example) for example in examples]
-        return gold, [prediction["label"] for prediction in predictions]
+        key = "labels" if self.multi_label else "label"
+        return gold, [prediction[key] for prediction in predictions]
 
 
 def _is_number(label: str) -> bool:

@@ -1,23 +1,26 @@
 """Fine-tuning: one task's examples in, a model folder that answers by itself out. Paper: 4 and A.3.
 
-files = {"train": Path("train.tsv"), "dev": Path("dev.tsv")}
-finetune(ClassifyTask(), FinetuneConfig(), **files, init=Path("run/model"), out=Path("sst2"))
+    files = {"train": Path("train.tsv"), "dev": Path("dev.tsv")}
+    finetune(ClassifyTask(), FinetuneConfig(), **files, init=Path("run/model"), out=Path("sst2"))
+
+A run that comes to nothing (one answer to everything, a loss no better than guessing) is found out, set aside, and
+started again with another seed.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from bertwright.batch import Batch
 from bertwright.config import BertConfig, FinetuneConfig, read_json, to_dict
 from bertwright.errors import BertwrightError
 from bertwright.evaluation import evaluate_examples
@@ -28,12 +31,20 @@ from bertwright.model.folder import read_config, read_wordpiece, require_both_si
 from bertwright.model.hub import bert_folder
 from bertwright.model.weights import load_model
 from bertwright.predict import Predictor
-from bertwright.tasks import Example, Feature, Task, TaskObjective, save_fine_tuned, task_to_json
+from bertwright.tasks import Example, Task, TaskObjective, save_fine_tuned, task_to_json
 from bertwright.text.wordpiece import WordPiece
 from bertwright.training.checkpoint import RunFolder
+from bertwright.training.features import FeatureStream
 from bertwright.training.loop import OnEvent, fit
 
-_BEST = "best.json"
+BEST_FILE = "best.json"
+"""Step, scores and fate of the evaluation whose weights a run folder keeps."""
+SEEDS_APART = 10_000
+"""Between the seed of a run and that of its restart."""
+LEAST_STEPS = 100
+"""A shorter run that comes to nothing was too short: it is named, but not started again."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,61 +57,8 @@ class FinetuneResult:
     """Its scores on dev."""
     step: int
     """When it was."""
-
-
-@dataclass(frozen=True)
-class FeatureStep:
-    """One optimizer step's features."""
-
-    micro_batches: list[Batch]
-    next_position: int
-
-
-class FeatureStream:
-    """A task's features in shuffled order; the whole state is the number of features consumed.
-
-    Args:
-        features: encoded once.
-        task: lays them end to end.
-        batch_size: features in a step; an epoch's last step holds what is left.
-        micro_batch_tokens: most tokens in a micro-batch.
-        seed: of the order.
-    """
-
-    def __init__(
-        self, features: Sequence[Feature], task: Task, *, batch_size: int, micro_batch_tokens: int, seed: int
-    ) -> None:
-        self.features = features
-        self.task = task
-        self.batch_size = batch_size
-        self.micro_batch_tokens = micro_batch_tokens
-        self.seed = seed
-        self._order = lru_cache(maxsize=1)(self._draw_order)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps that see every feature once."""
-        return -(-len(self.features) // self.batch_size)
-
-    def batches_at(self, position: int) -> FeatureStep:
-        """Return the step that starts at a position; it never crosses the end of an epoch."""
-        epoch, index = divmod(position, len(self.features))
-        chosen = [self.features[i] for i in self._order(epoch)[index : index + self.batch_size]]
-        chosen.sort(key=lambda feature: len(feature.input_ids))  # attention works on sequences of like length
-        micro_batches, tokens = [[chosen[0]]], len(chosen[0].input_ids)
-        for feature in chosen[1:]:
-            tokens += len(feature.input_ids)
-            if tokens > self.micro_batch_tokens:
-                micro_batches.append([])
-                tokens = len(feature.input_ids)
-            micro_batches[-1].append(feature)
-        return FeatureStep([self.task.collate(part) for part in micro_batches], position + len(chosen))
-
-    def _draw_order(self, epoch: int) -> list[int]:
-        order: list[int] = (
-            np.random.Generator(np.random.Philox(key=[self.seed, epoch])).permutation(len(self.features)).tolist()
-        )
-        return order
+    problem: str | None = None
+    """Why the run came to nothing, in words that follow "the model "; None if it did not."""
 
 
 def finetune(
@@ -109,7 +67,7 @@ def finetune(
     *,
     train: Path,
     dev: Path,
-    init: Path,
+    init: str | Path,
     out: Path,
     random_weights: bool = False,
     resume: bool = False,
@@ -120,8 +78,8 @@ def finetune(
     Args:
         task: with its column names; what it learns from the training file (labels) is added here.
         config: every dial.
-        train: labelled examples.
-        dev: labelled examples to choose by.
+        train: file of labelled examples.
+        dev: file of labelled examples to choose by.
         init: the model folder to start from, or a name on the hub.
         out: the run folder.
         random_weights: take shape and vocabulary from `init`, but start from random weights: what pre-training is
@@ -133,51 +91,156 @@ def finetune(
         TrainingInterrupted: a signal came; the run was saved.
         BertwrightError: a file is not as the task needs it, or the run folder is another run's.
     """
-    device = machine.prepare(config.threads)
-    folder = bert_folder(init)
-    model_config = read_config(folder)
-    require_both_sides(model_config, "be fine-tuned on its [CLS]")
-    wordpiece = read_wordpiece(folder, model_config)
-    _require_room(model_config, config, init)
     examples = task.read(train)
     task = task.learn(examples)
-    dev_examples = task.read(dev)
-    dtype = machine.compute_dtype(config.precision, device)
-    config = dataclasses.replace(config, precision="fp32" if dtype.itemsize == 4 else "bf16")
-    model_config = dataclasses.replace(
-        model_config, hidden_dropout_prob=config.dropout, attention_probs_dropout_prob=config.dropout
+    source = {"train_file": str(train), "train_sha256": sha256_of(train)}
+    source |= {"dev_file": str(dev), "dev_sha256": sha256_of(dev)}
+    return finetune_examples(
+        task,
+        config,
+        train=examples,
+        dev=task.read(dev),
+        init=init,
+        out=out,
+        random_weights=random_weights,
+        resume=resume,
+        on_event=on_event,
+        source=source,
     )
-    objective = TaskObjective(task)
-    heads, seed = objective.heads(model_config), config.seed
-    start = Bert(model_config, heads, seed=seed) if random_weights else None
-    model = start or load_model(folder, heads, config=model_config, seed=seed)
-    model.compute_dtype = dtype
-    model.to(device)
-    stream = _stream(task, examples, wordpiece, config)
-    run_config = _run_config(task, config, train, dev, init) | {"random_weights": random_weights}
-    with RunFolder.create(out, run_config, resume=resume, tensorboard=config.tensorboard) as run:
-        run.write_json("data.json", {"train_examples": len(examples), "dev_examples": len(dev_examples)})
-        keeper = _BestKeeper(model, task, wordpiece, config.max_length, dev_examples, run)
+
+
+def finetune_examples(
+    task: Task,
+    config: FinetuneConfig,
+    *,
+    train: Sequence[Example],
+    dev: Sequence[Example],
+    init: str | Path,
+    out: Path,
+    random_weights: bool = False,
+    resume: bool = False,
+    on_event: OnEvent = lambda event: None,
+    source: Mapping[str, Any] | None = None,
+) -> FinetuneResult:
+    """Fine-tune on examples that are read already; see `finetune`.
+
+    Args:
+        source: what the run folder says of where they are from, and knows them by when it is resumed; their sha256
+            unless given.
+    """
+    task = task.learn(train)
+    source = source or {"train_sha256": _sha256(train), "dev_sha256": _sha256(dev)}
+    spoilt = sorted(out.glob("degenerate-*"))  # of a run that is resumed
+    while True:
+        seed = config.seed + SEEDS_APART * len(spoilt)
+        attempt = _Attempt(task, dataclasses.replace(config, seed=seed), Path(init), out, random_weights)
+        result, steps = attempt.run(train, dev, source, resume=resume, on_event=on_event)
+        if result.problem is None:
+            return result
+        may_restart = steps >= LEAST_STEPS and len(spoilt) < config.restarts
+        how = f"starting again with seed {seed + SEEDS_APART}" if may_restart else "its scores mean little"
+        _log.warning("%s: the model %s: %s", out, result.problem, how)
+        if not may_restart:
+            return result
+        spoilt.append(_set_aside(out, len(spoilt) + 1))
+        resume = False
+
+
+def _set_aside(out: Path, number: int) -> Path:
+    """Move what a degenerate run has written into a folder of its own inside the run folder."""
+    folder = out / f"degenerate-{number}"
+    folder.mkdir()
+    for file in list(out.iterdir()):
+        if not file.name.startswith(("degenerate-", "run.lock")):
+            file.rename(folder / file.name)
+    return folder
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """One training from its first step to its last."""
+
+    task: Task
+    config: FinetuneConfig
+    init: Path
+    out: Path
+    random_weights: bool
+
+    def run(
+        self,
+        train: Sequence[Example],
+        dev: Sequence[Example],
+        source: Mapping[str, Any],
+        *,
+        resume: bool,
+        on_event: OnEvent,
+    ) -> tuple[FinetuneResult, int]:
+        """Train, and return what came of it and after how many steps."""
+        device = machine.prepare(self.config.threads)
+        folder = bert_folder(self.init)
+        model_config = read_config(folder)
+        require_both_sides(model_config, "be fine-tuned")
+        wordpiece = read_wordpiece(folder, model_config)
+        dtype = machine.compute_dtype(self.config.precision, device)
+        config = dataclasses.replace(
+            self.config,
+            precision="fp32" if dtype.itemsize == 4 else "bf16",
+            max_length=self.config.max_length or min(self.task.usual_length, model_config.max_position_embeddings),
+        )
+        _require_room(model_config, config, self.init)
+        model = self._model(folder, model_config).to(device)
+        model.compute_dtype = dtype
+        stream = FeatureStream(
+            self.task.encode(train, wordpiece, config.max_length),
+            self.task,
+            batch_size=config.batch_size,
+            micro_batch_tokens=config.micro_batch_tokens,
+            seed=config.seed,
+        )
         steps = stream.steps_per_epoch * config.epochs
-        config = _at_epoch_ends(config, stream.steps_per_epoch)
-        fit(model, objective, stream, config, steps=steps, run=run, evaluate=keeper.evaluate, on_event=on_event)
-    best = read_json(out / _BEST)
-    return FinetuneResult(out / "model", best["scores"], best["step"])
+        with RunFolder.create(
+            self.out, self._run_config(config, source), resume=resume, tensorboard=config.tensorboard
+        ) as run:
+            run.write_json("data.json", {"train_examples": len(train), "dev_examples": len(dev)})
+            judge = _Judge(model, self.task, wordpiece, config.max_length, dev, run)
+            fit(
+                model,
+                TaskObjective(self.task),
+                stream,
+                _at_epoch_ends(config, stream.steps_per_epoch),
+                steps=steps,
+                run=run,
+                evaluate=judge.evaluate,
+                on_event=on_event,
+            )
+            return judge.verdict(self.task.chance_loss(train), steps), steps
+
+    def _model(self, folder: Path, model_config: BertConfig) -> Bert:
+        config = dataclasses.replace(
+            model_config,
+            hidden_dropout_prob=self.config.dropout,
+            attention_probs_dropout_prob=self.config.dropout,
+        )
+        heads, seed = TaskObjective(self.task).heads(config), self.config.seed
+        start = Bert(config, heads, seed=seed) if self.random_weights else None
+        model = start or load_model(folder, heads, config=config, seed=seed)
+        model.freeze(self.config.freeze)
+        return model
+
+    def _run_config(self, config: FinetuneConfig, source: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "kind": "finetune",
+            "task": task_to_json(self.task),
+            "train": to_dict(config),
+            "init": str(self.init),
+            **source,
+            "random_weights": self.random_weights,
+        }
 
 
 def _at_epoch_ends(config: FinetuneConfig, epoch: int) -> FinetuneConfig:
     return dataclasses.replace(
         config, eval_every=config.eval_every or epoch, checkpoint_every=config.checkpoint_every or epoch
-    )
-
-
-def _stream(task: Task, examples: list[Example], wordpiece: WordPiece, config: FinetuneConfig) -> FeatureStream:
-    return FeatureStream(
-        task.encode(examples, wordpiece, config.max_length),
-        task,
-        batch_size=config.batch_size,
-        micro_batch_tokens=config.micro_batch_tokens,
-        seed=config.seed,
     )
 
 
@@ -190,44 +253,52 @@ def _require_room(model: BertConfig, config: FinetuneConfig, init: Path) -> None
         )
 
 
-def _run_config(task: Task, config: FinetuneConfig, train: Path, dev: Path, init: Path) -> dict[str, Any]:
-    return {
-        "kind": "finetune",
-        "task": task_to_json(task),
-        "train": to_dict(config),
-        "init": str(init),
-        "train_file": str(train),
-        "train_sha256": sha256_of(train),
-        "dev_file": str(dev),
-        "dev_sha256": sha256_of(dev),
-    }
+def _sha256(examples: Sequence[Example]) -> str:
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(repr(example).encode())
+    return digest.hexdigest()
 
 
 @dataclass
-class _BestKeeper:
-    """Scores the model along the path that `predict` takes, and keeps the weights that do best."""
+class _Judge:
+    """Scores the model along the path that `predict` takes, keeps the weights that do best, and tells a spoilt run."""
 
     model: Bert
     task: Task
     wordpiece: WordPiece
     max_length: int
-    examples: list[Example]
+    examples: Sequence[Example]
     run: RunFolder
 
     def evaluate(self, step: int) -> dict[str, float]:
+        """Score the model on dev, and save it if it is the best so far."""
         predictor = Predictor(self.model.eval(), self.wordpiece, self.task, max_length=self.max_length)
         trained_in, self.model.compute_dtype = self.model.compute_dtype, torch.float32  # as the saved model answers
         try:
-            evaluation = evaluate_examples(predictor, self.examples)
+            evaluation = evaluate_examples(predictor, self.examples, calibrate=True)
         finally:
             self.model.compute_dtype = trained_in
-        best_file = self.run.path / _BEST
+        best_file = self.run.path / BEST_FILE
         best = read_json(best_file) if best_file.exists() else None
         key = self.task.best_by
         usable = all(map(math.isfinite, evaluation.scores.values()))
         if usable and (best is None or evaluation.scores[key] > best["scores"][key]):
+            task = predictor.require_task()  # with what it has set by dev
             folder = self.run.path / "model"
-            save_fine_tuned(self.model, folder, wordpiece=self.wordpiece, task=self.task, max_length=self.max_length)
+            save_fine_tuned(self.model, folder, wordpiece=self.wordpiece, task=task, max_length=self.max_length)
             evaluation.save(self.run.path)
-            self.run.write_json(_BEST, {"step": step, "scores": evaluation.scores})
+            problem = self.task.degenerate(evaluation.predictions, evaluation.examples)
+            self.run.write_json(BEST_FILE, {"step": step, "scores": evaluation.scores, "problem": problem})
         return evaluation.scores
+
+    def verdict(self, chance_loss: float | None, steps: int) -> FinetuneResult:
+        """Return what was kept, after a look whether the run came to anything."""
+        best = read_json(self.run.path / BEST_FILE)
+        if best["problem"] is None and chance_loss is not None:
+            rows = map(json.loads, (self.run.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+            losses = [row["loss"] for row in rows if row["kind"] == "train" and row["step"] > 0.9 * steps]
+            if (loss := sum(losses) / len(losses)) > 0.99 * chance_loss:
+                best["problem"] = f"has a training loss of {loss:.3f}, no better than guessing ({chance_loss:.3f})"
+                self.run.write_json(BEST_FILE, best)
+        return FinetuneResult(self.run.path / "model", best["scores"], best["step"], best["problem"])
