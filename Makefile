@@ -26,7 +26,7 @@ demo: $(VENV)/.core ## The whole life of a BERT in miniature, offline, in minute
 test: $(VENV)/.dev oracles ## Run every test
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --maxprocesses 4
 
-oracles: $(VENV)/.tensorflow $(VENV)/.transformers4 ## Install what some tests compare with, apart from all else
+oracles: $(VENV)/.tensorflow $(VENV)/.transformers4 $(VENV)/.conlleval ## Install what some tests compare with, apart from all else
 
 lint: $(VENV)/.dev ## Check style, types and the direction of imports
 	$(BIN)/ruff check
@@ -81,4 +81,14 @@ $(VENV)/.transformers4: requirements/transformers4.txt | $(VENV)/.dev
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --target $(ORACLES)/transformers4 \
 	   --requirement $< || \
 	  { rm -rf $(ORACLES)/transformers4; echo "transformers 4 cannot be installed here: its tests are skipped" >&2; }
+	@touch $@
+
+# conlleval.pl, the scorer of CoNLL-2000 and 2003, lies in the source of seqeval.
+SEQEVAL = seqeval==1.2.2
+$(VENV)/.conlleval: | $(VENV)/.dev
+	@rm -rf $(ORACLES)/conlleval && mkdir -p $(ORACLES)/conlleval
+	@{ $(BIN)/python -m pip install -qq --no-deps $(SEQEVAL) && \
+	   $(BIN)/python -m pip download -qq --no-deps --no-binary :all: --dest $(ORACLES)/conlleval $(SEQEVAL) && \
+	   tar -xzf $(ORACLES)/conlleval/*.tar.gz -C $(ORACLES)/conlleval --strip-components 2 --wildcards '*/tests/conlleval.pl'; } || \
+	  { rm -rf $(ORACLES)/conlleval; echo "conlleval.pl cannot be had here: its tests are skipped" >&2; }
 	@touch $@

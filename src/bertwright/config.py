@@ -278,7 +278,7 @@ class FinetuneConfig(TrainConfig):
     max_length: int = 0
     """Longest input, tokens, with [CLS] and [SEP]; 0: the task's usual one, 128 or for qa 384."""
     freeze: str = ""
-    """What is not trained: `embeddings`, `layers:0-5`, `pooler`, or `encoder` (the first two, whole); several with commas."""
+    """What is not trained: `embeddings`, `layers:0-5`, `pooler`, or `encoder` (the first two); several with commas."""
     restarts: int = 2
     """How often a run that comes to nothing is started again with another seed."""
     eval_every: int = 0

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bertwright.cli import view
+from bertwright.cli import console, view
 from bertwright.config import BertConfig, DataConfig, FinetuneConfig, PretrainConfig, VocabConfig
 from bertwright.errors import BertwrightError
 from bertwright.messages import Lang, say
@@ -249,14 +249,14 @@ class Demo:
         report = self.finetune(*sizes)
         minutes = (time.monotonic() - start) / 60
         self._note("demo_done", minutes=minutes, path=self.out)
-        view.out.print(f"  [bold]{report}[/]")
+        console.out.print(f"  [bold]{report}[/]")
         self._note("demo_try")
         for line in (
             f'bertwright fill {self.out}/pretrain/model "Return the [MASK] of the list."',
             f'bertwright predict {self.out}/finetune/model "Open a connection to the server."',
             f"bertwright data show {self.out}/shards 7",
         ):
-            view.out.print(f"  {line}", style="green", markup=False)
+            console.out.print(f"  {line}", style="green", markup=False)
         return report
 
     def corpus(self) -> tuple[int, int]:
@@ -355,7 +355,7 @@ class Demo:
         from bertwright.training.finetune import finetune
 
         if not self.quiet:
-            view.out.print(f"[bold]{say(key, self.lang)}[/]")
+            console.out.print(f"[bold]{say(key, self.lang)}[/]")
         with view.TrainingView(self.lang, quiet=self.quiet) as shown:
             result = finetune(
                 ClassifyTask(),
@@ -372,18 +372,18 @@ class Demo:
     def _stage(self, name: str, **values: object) -> None:
         self.stages += 1
         if not self.quiet:
-            view.out.print()
-            view.out.rule(f"[bold]{self.stages}  {say(f'demo_stage_{name}', self.lang)}", align="left", style="blue")
+            console.out.print()
+            console.out.rule(f"[bold]{self.stages}  {say(f'demo_stage_{name}', self.lang)}", align="left", style="blue")
             self._tell(f"demo_{name}", **values)
 
     def _tell(self, key: str, **values: object) -> None:
         if not self.quiet:
-            view.out.print(
-                say(key, self.lang, **values), soft_wrap=False, style="italic", width=min(view.out.width, 100)
+            console.out.print(
+                say(key, self.lang, **values), soft_wrap=False, style="italic", width=min(console.out.width, 100)
             )
 
     def _note(self, key: str, **values: object) -> None:
-        view.out.print(say(key, self.lang, **values), markup=False)
+        console.out.print(say(key, self.lang, **values), markup=False)
 
 
 def _empty(out: Path) -> Path:

@@ -85,9 +85,7 @@ def evaluate(
     return evaluate_examples(predictor, predictor.require_task().read(Path(data)))
 
 
-def evaluate_examples(
-    predictor: Predictor, examples: Sequence[Example], *, calibrate: bool = False
-) -> Evaluation:
+def evaluate_examples(predictor: Predictor, examples: Sequence[Example], *, calibrate: bool = False) -> Evaluation:
     """Score a predictor on labelled examples; the training loop does so on dev.
 
     Args:

@@ -9,7 +9,8 @@ Errors stay in English, beside the code that raises them.
 from __future__ import annotations
 
 import os
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 Lang = Literal["en", "zh"]
 
@@ -36,6 +37,21 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "held_out": ("held‑out", "留出集"),
     "dev": ("dev", "开发集"),
     "train": ("train", "训练"),
+    # Scores by name
+    "score_accuracy": ("accuracy", "准确率"),
+    "score_exact": ("EM", "精确匹配率"),
+    "score_f1": ("F1", "F1 值"),
+    "score_micro_f1": ("micro F1", "微平均 F1"),
+    "score_macro_f1": ("macro F1", "宏平均 F1"),
+    "score_mcc": ("MCC", "马修斯相关系数"),
+    "score_pearson": ("Pearson", "皮尔逊相关系数"),
+    "score_spearman": ("Spearman", "斯皮尔曼相关系数"),
+    "score_precision": ("precision", "精确率"),
+    "score_recall": ("recall", "召回率"),
+    "score_answerable_exact": ("EM if answerable", "有答案时的精确匹配率"),
+    "score_answerable_f1": ("F1 if answerable", "有答案时的 F1 值"),
+    "score_unanswerable_accuracy": ("right if unanswerable", "无答案时的准确率"),
+    "score_mse": ("MSE", "均方误差"),
     # `data show`
     "is_next": ("B follows A", "B 是 A 的下文"),
     "not_next": ("B is random", "B 是随机抽取的"),
@@ -48,6 +64,21 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "next_sentence": ("next sentence: {label}", "下一句：{label}"),
     "tokens": ("{count:,} tokens", "{count:,} 个词元"),
     "to_guess": ("{count:,} to be guessed", "{count:,} 个待预测"),
+    # A look at labelled data
+    "check_examples": ("examples", "样本数"),
+    "check_dev_examples": ("dev examples", "开发集样本数"),
+    "check_repeated": ("repeated inputs", "重复的输入"),
+    "check_contradictory": ("of them with another answer", "其中答案不一致"),
+    "check_also_in_dev": ("also in dev", "同时出现在开发集中"),
+    "check_inputs": ("inputs of the model", "模型输入数"),
+    "check_truncated": ("cut to fit", "被截断"),
+    "check_median_length": ("median length, tokens", "长度中位数（词元）"),
+    "check_longest": ("longest, tokens", "最长（词元）"),
+    "check_unknown_tokens": ("[UNK] tokens", "[UNK] 词元"),
+    "check_balance": ("answers", "答案分布"),
+    "check_contradiction": ("the same input, another answer", "输入相同而答案不同"),
+    "check_overlap": ("the same input in train and dev", "训练集与开发集中输入相同"),
+    "check_shown": ("as the model sees the first examples", "模型看到的前几个样本"),
     # The proof sheet of `convert`
     "sheet_source": ("source", "来源"),
     "sheet_target": ("target", "去向"),
@@ -85,11 +116,67 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "Rows: the true label. Columns: the predicted one. Numbers are counts; the tint is the share of the row.",
         "行：真实标签；列：预测标签。数字为条数，颜色深浅表示在该行中的占比。",
     ),
+    "report_mix_ups": ("Most frequent mix-ups", "最常混淆的类别"),
+    "report_mix_ups_note": (
+        "{count} labels are too many for a matrix; these are the pairs that were mixed up most often.",
+        "共 {count} 个标签，不便列成矩阵；下面是混淆次数最多的各对标签。",
+    ),
     "report_classes": ("Scores per class", "各类得分"),
     "report_class": ("Class", "类别"),
     "report_support": ("Examples", "条数"),
+    "report_predicted": ("Predicted", "预测数"),
+    "report_right": ("Right", "正确数"),
+    "report_calibration": ("Calibration", "校准"),
+    "report_calibration_note": (
+        "Across: how sure the model is. Up: how often it is then right. A model on the dashed line is as sure as it is "
+        "right; below it, it is too sure. Larger dots stand for more examples.",
+        "横轴：模型给出的置信度；纵轴：相应的准确率。虚线上表示置信度与准确率一致，低于虚线表示过于自信。点越大，样本越多。",
+    ),
+    "report_temperature": ("Temperature", "温度"),
+    "report_calibration_error": ("Expected calibration error", "期望校准误差"),
+    "report_confidence": ("Confidence", "置信度"),
+    "report_mean_confidence": ("Mean confidence", "平均置信度"),
+    "report_points": ("Answers against right numbers", "预测值与真实值"),
+    "report_points_note": (
+        "Across: the right number. Up: the answer. On the dashed line both are the same.",
+        "横轴：真实值；纵轴：预测值。虚线上两者相等。",
+    ),
+    "report_points_some": (
+        "{shown:,} of {count:,} examples are shown.",
+        "共 {count:,} 个样本，图中为其中 {shown:,} 个。",
+    ),
+    "report_details": ("Details of the evaluation", "评测详情"),
+    "report_errors": ("Worst errors", "最严重的错误"),
+    "report_errors_note": ("Dev examples that were answered most wrongly.", "开发集中错得最严重的样本。"),
+    "report_where": ("Where", "位置"),
+    "report_asked": ("Input", "输入"),
+    "report_gold": ("Right answer", "正确答案"),
+    "report_answer": ("Model's answer", "模型的回答"),
+    "report_score": ("Probability", "概率"),
+    "report_nothing": ("none", "无"),
+    "report_problem": ("This run came to nothing: its scores mean little.", "这次训练没有学到东西，得分意义不大。"),
+    "report_problem_why": ("The model {problem}.", "原因：the model {problem}."),
+    "report_restarts": (
+        "Earlier attempts came to nothing and were set aside; another seed was used for this one.",
+        "之前的尝试没有学到东西，已另存；这次换了随机种子。",
+    ),
+    "report_trials": ("Trials", "各次试验"),
+    "report_trials_note": (
+        "Mean over seeds ± standard deviation, on dev. Best setting first; the rest of this page is about its best "
+        "seed. The choice was made on dev, so these scores flatter the best a little.",
+        "开发集上各随机种子的均值 ± 标准差，最好的设置在前；本页其余内容为其中最好的一次。因为用开发集挑选，最好者的得分略偏高。",
+    ),
+    "report_setting": ("Setting", "设置"),
+    "report_seeds": ("Seeds", "种子数"),
+    "report_degenerate": ("{count} came to nothing", "{count} 次没有学到东西"),
+    "report_more": ("… and {count:,} more", "…… 另有 {count:,} 个"),
+    "report_examples_note": (
+        "What the model is to say stands under the token where it says it.",
+        "词元下方是模型应在该处给出的答案。",
+    ),
     "report_data": ("Data", "数据"),
     "report_configuration": ("Configuration", "配置"),
+    "report_best_configuration": ("Configuration of the best trial", "最好一次试验的配置"),
     "report_versions": ("Versions", "版本"),
     "report_comparison": ("Pre-trained against random weights", "预训练与随机初始化的对比"),
     "report_steps": ("steps", "步数"),
@@ -186,3 +273,37 @@ def say(key: str, lang: Lang, **values: object) -> str:
     """Return a message in a language, its placeholders filled in."""
     text = MESSAGES[key][lang == "zh"]
     return text.format(**values) if values else text
+
+
+SCORES = tuple(key.removeprefix("score_") for key in MESSAGES if key.startswith("score_"))
+"""Names of scores that have words of their own, best known first."""
+_PLAIN = ("mcc", "pearson", "spearman", "mse")
+_NO_SCORES = ("kind", "step", "epoch", "loss", "lr", "grad_norm", "tokens_per_second", "mfu", "seconds")
+
+
+def score_names(row: Mapping[str, Any]) -> list[str]:
+    """Return the names of a fine-tuning row's scores, best known first and those of unknown tasks last.
+
+    Accuracy comes last where it counts words that are mostly no names, or whole sets of labels.
+    """
+    numbers = [name for name, value in row.items() if isinstance(value, (int, float)) and name not in _NO_SCORES]
+    known = [name for name in SCORES if name in numbers]
+    if "accuracy" in known and {"precision", "micro_f1"} & {*known}:
+        known.remove("accuracy")
+        known.append("accuracy")
+    if "precision" in known and "f1" in known:
+        known.remove("f1")
+        known.insert(0, "f1")
+    return known + [name for name in numbers if name not in known]
+
+
+def score_label(name: str, lang: Lang) -> str:
+    """Return a score's proper name, or the one it has in its task."""
+    return say(f"score_{name}", lang) if name in SCORES else name
+
+
+def score_text(name: str, value: float, *, sign: str = "%") -> str:
+    """Return a score to read: shares in percent with this sign behind them, correlations and errors as they are."""
+    if name not in SCORES or name == "mse":
+        return f"{value:.4g}"
+    return f"{value:.3f}" if name in _PLAIN else f"{100 * value:.1f}{sign}"

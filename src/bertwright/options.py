@@ -10,8 +10,17 @@ from typing import Literal
 
 AnswerRules = Literal["squad", "cmrc"]
 """How two answers are compared: as SQuAD's script does, or as CMRC 2018's does, by Chinese characters."""
+ClassMetric = Literal["accuracy", "f1", "macro_f1", "mcc", "micro_f1"]
+"""A score of a classifier: `f1` is that of the last of two labels, `micro_f1` that of several labels for one text."""
 TagScheme = Literal["iob2", "bioes", "plain"]
 """How a model marks entities: with B- and I-; with B-, I-, E- and S-; or not at all, one tag a word."""
+
+
+FeatureMix = Literal[
+    "none", "embeddings", "second-to-last", "last", "sum-last-4", "concat-last-4", "weighted-sum-last-4",
+    "sum-all", "weighted-sum-all",
+]  # fmt: skip
+"""Which layers' outputs a head reads instead of the last one's, and how they are mixed. Paper: table 7."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +49,8 @@ class ClassifyOptions(TextOptions):
     """Any number of labels for a text: each is there or not."""
     label_separator: str = ","
     """What stands between several labels in one cell."""
+    metric: ClassMetric | None = None
+    """The score to choose the best epoch by; accuracy, or micro_f1 of several labels, unless given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +71,15 @@ class ChoiceOptions:
     stem_column: str | None = None
     """Column of a text that stands in front of every ending, such as a question."""
     label_column: str = "label"
-    """Column of the number of the right ending, or of its very text."""
+    """Column of the right ending: its number, its letter (A is the first), or its very text."""
     first_label: int = 0
     """What number the first ending has."""
     columns: tuple[str, ...] = ()
     """Names of the columns, for a CSV or TSV file whose first line is data already."""
+    windows: bool = False
+    """Look at a long prompt through windows and average what they say of each ending, instead of cutting it."""
+    stride: int = 64
+    """Tokens that two neighbouring windows share."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +106,12 @@ class TagOptions:
     """Show the model whole documents instead of sentences, as the paper does."""
     stride: int = 64
     """Tokens that two neighbouring windows of a long text share."""
+    features: FeatureMix = "none"
+    """Read features of these layers under a BiLSTM; with --freeze encoder, the feature-based approach of the paper."""
+    lstm_layers: int = 2
+    """Layers of that BiLSTM; 0: none."""
+    lstm_size: int = 768
+    """Its output, both directions together."""
     token_column: int = 0
     """Column of the word in CoNLL files, from 0."""
     tag_column: int = -1

@@ -26,9 +26,9 @@ from bertwright.batch import Batch
 from bertwright.errors import BertwrightError
 from bertwright.model import machine
 from bertwright.model.bert import Bert
-from bertwright.model.folder import read_wordpiece, require_both_sides
-from bertwright.model.heads import Head
+from bertwright.model.folder import read_config, read_wordpiece, require_both_sides
 from bertwright.model.hub import bert_folder
+from bertwright.model.names import KNOWN_HEADS
 from bertwright.model.weights import load_model
 from bertwright.tasks import Example, Feature, Prediction, Task, load_task, task_from_json
 from bertwright.tasks.adopt import adopt_task
@@ -91,8 +91,9 @@ class Predictor:
         """
         folder = bert_folder(folder)
         prepared = machine.prepare()
-        model = load_model(folder).to(device or prepared)
-        task, max_length = load_task(folder) or (adopt_task(model, folder), None)
+        saved = load_task(folder)
+        model = _load(folder, saved[0] if saved else None).to(device or prepared)
+        task, max_length = saved or (adopt_task(model, folder), None)
         if task is not None and options:
             task = task_from_json({"name": task.name, "options": {**task.options(), **options}})
         return cls(model, read_wordpiece(folder, model.config), task, max_length=max_length, batch_tokens=batch_tokens)
@@ -107,10 +108,7 @@ class Predictor:
         Raises:
             BertwrightError: the model was not fine-tuned, or an input is none of its task.
         """
-        task = self.require_task()
-        return self.predict_examples(
-            [task.example(given, where=f"text {number:,}") for number, given in enumerate(inputs, start=1)]
-        )
+        return self.predict_examples(self.require_task().examples(inputs))
 
     def predict_examples(self, examples: Sequence[Example]) -> list[Prediction]:
         """Answer what the task has read from a file."""
@@ -225,14 +223,18 @@ class Predictor:
 
     def _run_head(self, name: str, batch: Batch) -> tuple[Int[Tensor, "R"], Float[Tensor, "R K"]]:
         """Run the encoder and this head alone; return the rows it read and its logits, on the CPU."""
-        head = self.model.heads[name]
-        assert isinstance(head, Head)
         with _evaluating(self.model):
             batch = batch.to(next(self.model.parameters()).device)
-            rows = head.rows(batch)
-            hidden = self.model.encode(batch, rows)
-            logits = head(self.model.pooler(hidden) if head.pooled else hidden)
+            rows, logits = self.model.head_logits(name, batch)
         return rows.cpu(), logits.float().cpu()
+
+
+def _load(folder: Path, task: Task | None) -> Bert:
+    """Load a model folder; a head that is a task's own is made by the task."""
+    if task is None or task.head_name in KNOWN_HEADS:
+        return load_model(folder)
+    heads = {task.head_name: task.head(read_config(folder))}
+    return load_model(folder, heads, trained=heads)
 
 
 def cut_by_tokens(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:

@@ -69,3 +69,35 @@ def get_recipe(name: str) -> Recipe:
             f"unknown recipe {name!r}{nearest(name, RECIPES)}", fix=f"choose one of: {', '.join(RECIPES)}"
         )
     return RECIPES[name]
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "glue": {"batch_size": 32, "epochs": 3, "lr": 3e-5, "max_length": 128},
+    "squad": {"batch_size": 32, "epochs": 3, "lr": 5e-5, "max_length": 384, "stride": 128},
+    "squad2": {"batch_size": 48, "epochs": 2, "lr": 5e-5, "max_length": 384, "stride": 128},
+    "swag": {"batch_size": 16, "epochs": 3, "lr": 2e-5, "max_length": 128},
+    "conll": {"batch_size": 16, "epochs": 4, "lr": 5e-5, "max_length": 256, "document_context": True},
+}
+"""Settings of `bertwright finetune TASK --preset NAME`, flags by name.
+
+Paper: 4.1 (GLUE; of its three rates the middle one), 4.2, 4.3, 4.4. For CoNLL it names none: these are from its grid
+(A.3), with the document context of 5.3; run_squad.py has the stride and the lengths.
+"""
+
+GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
+    "paper": {"batch_size": (16, 32), "lr": (5e-5, 3e-5, 2e-5), "epochs": (2, 3, 4)},
+}
+"""Values to try, all with all, of `bertwright finetune TASK --grid NAME`. Paper: A.3."""
+
+
+def get_preset(name: str) -> dict[str, Any]:
+    """Return the settings of a preset.
+
+    Raises:
+        BertwrightError: no preset has that name; the nearest one and all others are listed.
+    """
+    if name not in PRESETS:
+        raise BertwrightError(
+            f"unknown preset {name!r}{nearest(name, PRESETS)}", fix=f"choose one of: {', '.join(PRESETS)}"
+        )
+    return PRESETS[name]

@@ -8,38 +8,28 @@ light or dark mode. Nothing is fetched from anywhere.
 
 from __future__ import annotations
 
-import io
 import json
-import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bertwright import sections
+from bertwright.charts import Chart, curve, series
 from bertwright.errors import BertwrightError
-from bertwright.messages import MESSAGES, Lang, say
+from bertwright.messages import MESSAGES, SCORES, Lang, say, score_label, score_names, score_text
+from bertwright.sections import PERCENT
 
 Row = dict[str, Any]
 
-MAX_POINTS = 600  # per curve; more are averaged, so that a page about a million steps stays small
 TITLES = {
     "lr": "learning_rate",
     "grad_norm": "gradient",
     "tokens_per_second": "tokens_per_second",
     "mfu": "of_peak_title",
 }
-LINE, POINTS, AXIS = "#a10001", "#a10002", "#a10003"  # stand-ins that become CSS variables
-
-
-@dataclass(frozen=True)
-class Chart:
-    """One small diagram over steps."""
-
-    title: str
-    svg: str
-    keys: list[tuple[str, str]]
-    """(CSS class, words) of its curves."""
+MOST_TILES = 5
+"""Scores at the top of the page; the table has all of them."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +46,22 @@ class Part:
 
     title: str
     subtitle: str = ""
+    problem: str = ""
+    """Why the run came to nothing; empty if it did not."""
+    restarts: list[str] = field(default_factory=list)
+    """The same of earlier attempts, which were set aside."""
     tiles: list[tuple[str, str]] = field(default_factory=list)
+    trials: sections.Table | None = None
     charts: list[Chart] = field(default_factory=list)
     samples: list[Row] = field(default_factory=list)
-    epochs: list[Row] = field(default_factory=list)
+    epochs: sections.Table | None = None
     evaluation: Row = field(default_factory=dict)
+    """Its `labels` and `confusion` are shown as they are."""
+    mix_ups: sections.Table | None = None
+    classes: sections.Table | None = None
+    diagrams: list[sections.Diagram] = field(default_factory=list)
+    mistakes: list[sections.Mistake] = field(default_factory=list)
+    data: sections.DataCheck | None = None
     facts: list[tuple[str, list[tuple[str, str]], bool]] = field(default_factory=list)
     """(heading, rows, shown at once rather than behind a click)."""
 
@@ -69,12 +70,12 @@ def write_report(run: Path, *, lang: Lang = "en") -> Path:
     """Write a run folder's report.html.
 
     Args:
-        run: a folder with metrics.jsonl and, where they exist, config.json, versions.json, data.json, samples.json
-            and evaluation.json.
+        run: a folder with metrics.jsonl or trials.json and, where they exist, config.json, versions.json, data.json,
+            samples.json, best.json and evaluation.json.
         lang: language of the page.
 
     Raises:
-        BertwrightError: the folder holds no metrics.jsonl.
+        BertwrightError: the folder is no run's, or one of these files is not JSON.
     """
     part = part_of(run, lang)
     return write_page(run / "report.html", f"{part.title} · {run.resolve().name}", [part], lang=lang)
@@ -89,7 +90,7 @@ def write_page(
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("bertwright"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["percent"] = lambda share: f"{100 * share:.1f}\u202f%"
+    environment.filters["percent"] = lambda share: f"{100 * share:.1f}{PERCENT}"
     words = {key.removeprefix("report_"): text[lang == "zh"] for key, text in MESSAGES.items()}
     page = environment.get_template("report.html").render(
         title=title, parts=parts, comparison=comparison, lang=lang, words=words
@@ -101,26 +102,62 @@ def write_page(
 
 def part_of(run: Path, lang: Lang, *, title: str | None = None) -> Part:
     """Gather what a run folder tells."""
-    if not (run / "metrics.jsonl").exists():
+    trials: Row = _read(run / "trials.json", {})
+    if not (run / "metrics.jsonl").exists() and not trials:
         raise BertwrightError("no metrics.jsonl here: this is no run folder", where=run)
-    train, evals = read_metrics(run / "metrics.jsonl")
-    config, data, versions = (_read(run / name, {}) for name in ("config.json", "data.json", "versions.json"))
-    pretraining = any("mlm_loss" in row for row in (*train, *evals))
+    train, evals = read_metrics(run / "metrics.jsonl") if (run / "metrics.jsonl").exists() else ([], [])
+    pretraining = _is_pretraining(train, evals)
     part = Part(title or say("report_pretrain" if pretraining else "report_finetune", lang), str(run))
-    best = _best(evals, _read(run / "best.json", {}))
+    kept = _read(run / "best.json", {})
+    best = None if pretraining else _best(evals, kept)
+    part.problem = _problem(kept, lang)
+    spoilt = (_read(folder / "best.json", {}) for folder in sorted(run.glob("degenerate-*")))
+    part.restarts = [problem for each in spoilt if (problem := _problem(each, lang))]
     part.tiles = _tiles(train, evals, best, lang)
     part.charts = _charts(train, evals, lang)
     part.samples = _read(run / "samples.json", [])
-    part.epochs = [] if pretraining else [{**row, "best": row is best} for row in evals]
-    part.evaluation = _read(run / "evaluation.json", {})
-    for key, values, shown in (
-        ("report_data", data, True),
-        ("report_configuration", config, False),
-        ("report_versions", versions, False),
-    ):
-        if values:
-            part.facts.append((say(key, lang), list(_flat(values)), shown))
+    part.trials = sections.trials_table(trials, lang)
+    part.epochs = None if pretraining else sections.epochs_table(evals, best, lang)
+    _add_evaluation(part, _read(run / "evaluation.json", {}), lang)
+    _add_facts(part, run, _best_trial(run, trials), lang)
     return part
+
+
+def _problem(kept: Row, lang: Lang) -> str:
+    return say("report_problem_why", lang, problem=kept["problem"]) if kept.get("problem") else ""
+
+
+def _add_evaluation(part: Part, evaluation: Row, lang: Lang) -> None:
+    part.evaluation = evaluation if len(evaluation.get("labels", [])) <= sections.MOST_LABELS else {}
+    part.mix_ups = sections.mix_ups(evaluation, lang)
+    part.classes = sections.class_table(evaluation, lang)
+    found = (sections.calibration_diagram(evaluation, lang), sections.points_diagram(evaluation, lang))
+    part.diagrams = [each for each in found if each]
+    part.mistakes = sections.mistakes(evaluation, lang)
+    if others := sections.other_details(evaluation):
+        part.facts.append((say("report_details", lang), _flat(others), True))
+
+
+def _add_facts(part: Part, run: Path, best_trial: Path | None, lang: Lang) -> None:
+    data = _read(run / "data.json", {}) or (_read(best_trial / "data.json", {}) if best_trial else {})
+    part.data = sections.data_check(data, lang)
+    facts = [
+        ("report_data", {} if part.data else data, True),
+        ("report_configuration", _read(run / "config.json", {}), False),
+    ]
+    if best_trial:
+        facts.append(("report_best_configuration", _read(best_trial / "config.json", {}), False))
+    facts.append(("report_versions", _read(run / "versions.json", {}), False))
+    part.facts += [(say(key, lang), _flat(values), shown) for key, values, shown in facts if values]
+
+
+def _best_trial(run: Path, trials: Row) -> Path | None:
+    """Return the folder of the trial whose model was kept."""
+    if not trials.get("rows"):
+        return None
+    best, key = trials["rows"][0], trials["best_by"]
+    seed = max(best["seeds"], key=lambda seed: best["seeds"][seed][key])
+    return run / f"{best['name']}-seed={seed}"
 
 
 def read_metrics(path: Path) -> tuple[list[Row], list[Row]]:
@@ -144,27 +181,41 @@ def read_metrics(path: Path) -> tuple[list[Row], list[Row]]:
 
 
 def _read(path: Path, default: Any) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else default
+    if not path.exists():
+        return default
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BertwrightError(f"not valid JSON: {error}", where=path) from None
+    if not isinstance(value, type(default)):
+        raise BertwrightError(f"expected a JSON {'object' if default == {} else 'list'}", where=path)
+    return value
+
+
+def _is_pretraining(train: list[Row], evals: list[Row]) -> bool:
+    return any("mlm_loss" in row for row in (*train, *evals))
 
 
 def _best(evals: list[Row], kept: Row) -> Row | None:
-    """Return the evaluation whose weights were kept, if this is a fine-tuning run."""
-    scored = [row for row in evals if "accuracy" in row]
-    return max(scored, key=lambda row: (row["step"] == kept.get("step"), row["accuracy"]), default=None)
+    """Return the evaluation whose weights were kept; where that is not known, the one with the best first score."""
+    scored = [row for row in evals if score_names(row)]
+    lead = score_names(scored[-1])[0] if scored else ""
+    return max(scored, key=lambda row: (row["step"] == kept.get("step"), row.get(lead, 0.0)), default=None)
 
 
 def _tiles(train: list[Row], evals: list[Row], best: Row | None, lang: Lang) -> list[tuple[str, str]]:
-    tiles = []
     last = evals[-1] if evals else train[-1] if train else {}
-    name = say("dev" if evals and "f1" in evals[-1] else "held_out" if evals else "train", lang)
-    if best is not None:
-        tiles.append((f"{name}: {say('accuracy', lang)}", _percent(best["accuracy"])))
-        if "f1" in best:
-            tiles.append((f"{name}: F1", _percent(best["f1"])))
+    name = say("dev" if best else "held_out" if evals else "train", lang)
+    shown = best or {}
+    tiles = [
+        (f"{name}: {score_label(score, lang)}", score_text(score, shown[score], sign=PERCENT))
+        for score in score_names(shown)[:MOST_TILES]
+    ]
     for prefix, label in (("mlm", "MLM"), ("nsp", "NSP")):
         if f"{prefix}_loss" in last:
             tiles.append((f"{label} {say('loss', lang)}, {name}", f"{last[f'{prefix}_loss']:.3f}"))
-            tiles.append((f"{label} {say('accuracy', lang)}, {name}", _percent(last[f"{prefix}_accuracy"])))
+            accuracy = score_text("accuracy", last[f"{prefix}_accuracy"], sign=PERCENT)
+            tiles.append((f"{label} {say('accuracy', lang)}, {name}", accuracy))
     if train:
         tiles.append((say("report_steps", lang), f"{train[-1]['step']:,}"))
     speeds = sorted(row["tokens_per_second"] for row in train if "tokens_per_second" in row)
@@ -177,98 +228,34 @@ def _tiles(train: list[Row], evals: list[Row], best: Row | None, lang: Lang) -> 
 
 def _charts(train: list[Row], evals: list[Row], lang: Lang) -> list[Chart]:
     charts = []
-    held_out = say("dev" if any("f1" in row for row in evals) else "held_out", lang)
-    for prefix, label in (("mlm_", "MLM "), ("nsp_", "NSP "), ("", "")):
-        for metric in ("loss", "accuracy"):
-            name = f"{prefix}{metric}"
-            curve, points = _series(train, name), _series(evals, name)
-            if curve or points:
-                keys = [("line", say("train", lang))] * bool(curve) + [("points", held_out)] * bool(points)
-                charts.append(Chart(label + say(metric, lang), _svg(curve, points, percent=metric == "accuracy"), keys))
-    pace = ("tokens_per_second", "mfu") if any("mlm_loss" in row for row in train) else ()
+    pretraining = _is_pretraining(train, evals)
+    held_out = say("held_out" if pretraining else "dev", lang)
+    for label, name, title in _metrics(evals, pretraining=pretraining):
+        line, points = series(train, name), series(evals, name)
+        if name == "accuracy" and any("micro_f1" in row for row in evals):
+            points = []  # of whole sets of labels; training counts single ones
+        if line or points:
+            keys = [("line", say("train", lang))] * bool(line) + [("points", held_out)] * bool(points)
+            percent = score_text(name.removeprefix("mlm_").removeprefix("nsp_"), 0.0).endswith("%")
+            charts.append(Chart(label + say(title, lang), curve(line, points, percent=percent), keys))
+    pace = ("tokens_per_second", "mfu") if pretraining else ()
     for name in ("lr", "grad_norm", *pace):
-        if curve := _series(train, name):
-            svg = _svg(curve, [], percent=name == "mfu", smooth=name == "grad_norm", from_zero=name != "grad_norm")
+        if line := series(train, name):
+            svg = curve(line, [], percent=name == "mfu", smooth=name == "grad_norm", from_zero=name != "grad_norm")
             charts.append(Chart(say(TITLES[name], lang), svg, []))
     return charts
 
 
-def _series(rows: list[Row], name: str) -> list[tuple[float, float]]:
-    found = [
-        (row["step"], row[name]) for row in rows if isinstance(row.get(name), (int, float)) and math.isfinite(row[name])
-    ]
-    size = math.ceil(len(found) / MAX_POINTS) or 1
-    groups = (found[start : start + size] for start in range(0, len(found), size))
-    return [(sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group)) for group in groups]
-
-
-def _svg(
-    curve: list[tuple[float, float]],
-    points: list[tuple[float, float]],
-    *,
-    percent: bool = False,
-    smooth: bool = True,
-    from_zero: bool = False,
-) -> str:
-    """Draw a curve (pale as it is, bold when smoothed) and points; return the SVG element."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    style: dict[Any, Any] = {
-        "svg.fonttype": "none", "svg.hashsalt": "bertwright", "font.size": 9, "axes.linewidth": 0.8,
-        "axes.edgecolor": AXIS, "xtick.color": AXIS, "ytick.color": AXIS, "grid.color": AXIS, "grid.alpha": 0.25,
-        "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False, "ytick.major.size": 0,
-    }  # fmt: skip
-    with mpl.rc_context(style):
-        figure = Figure(figsize=(3.7, 2.3), layout="constrained")
-        axes = figure.add_subplot()
-        axes.grid(axis="y")
-        if curve:
-            x, y = zip(*curve, strict=True)
-            noisy = smooth and len(curve) > 20
-            axes.plot(x, y, color=LINE, linewidth=1 if noisy else 1.8, alpha=0.35 if noisy else 1)
-            if noisy:
-                axes.plot(x, _smoothed(y), color=LINE, linewidth=1.8)
-        if points:
-            axes.plot(*zip(*points, strict=True), color=POINTS, linewidth=1.4, marker="o", markersize=3.5)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.xaxis.set_major_formatter(lambda value, _: _tick(value))
-        axes.yaxis.set_major_locator(MaxNLocator(5))
-        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%" if percent else _tick(value))
-        if from_zero:
-            axes.set_ylim(bottom=0)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return _follow_the_page(buffer.getvalue())
-
-
-def _follow_the_page(svg: str) -> str:
-    """Let an SVG take colours and fonts from the page, and drop ids that would occur twice on it."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
-    svg = re.sub(r"font: [0-9.]+px [^;\"]*", "font-size: 9px", svg)
-    svg = re.sub(r"(<svg[^>]*?) (?:width|height)=\"[^\"]*\"", r"\1", svg)
-    svg = re.sub(r"(<svg[^>]*?) (?:width|height)=\"[^\"]*\"", r"\1", svg)
-    svg = re.sub(r'<g>\s*<path d="[^"]*" style="fill: #ffffff"/>\s*</g>', "", svg)
-    for stand_in, variable in ((LINE, "--line"), (POINTS, "--points"), (AXIS, "--muted")):
-        svg = svg.replace(stand_in, f"var({variable})")
-    return svg
-
-
-def _smoothed(values: Sequence[float]) -> list[float]:
-    """Return the mean of a window of about a twentieth of the values around each."""
-    half = max(1, len(values) // 40)
-    windows = (values[max(0, middle - half) : middle + half + 1] for middle in range(len(values)))
-    return [sum(window) / len(window) for window in windows]
-
-
-def _tick(value: float) -> str:
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:g}{letter}"
-    return f"{value:.3g}"
+def _metrics(evals: list[Row], *, pretraining: bool) -> list[tuple[str, str, str]]:
+    """Return (label, name in the rows, key of its title) of what gets a curve: of many scores, the best-known two."""
+    if pretraining:
+        return [
+            (f"{prefix.upper()} ", f"{prefix}_{name}", name)
+            for prefix in ("mlm", "nsp")
+            for name in ("loss", "accuracy")
+        ]
+    scores = [name for name in score_names(evals[-1] if evals else {}) if name in SCORES and name != "accuracy"]
+    return [("", "loss", "loss"), ("", "accuracy", "accuracy"), *(("", name, f"score_{name}") for name in scores[:2])]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -280,10 +267,6 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
             text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value
             rows.append((prefix + name, text if isinstance(text, str) else json.dumps(value, ensure_ascii=False)))
     return rows
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}\u202f%"
 
 
 def _duration(seconds: float) -> str:

@@ -1,5 +1,6 @@
 """Our scores against the definitions, written out, on a thousand generated cases."""
 
+import math
 import random
 
 import pytest
@@ -19,10 +20,16 @@ def plain_scores(gold, predicted, labels):
         f1 = ratio(2 * precision * recall, precision + recall)
         each[label] = {"precision": precision, "recall": recall, "f1": f1, "support": gold.count(label)}
     macro = sum(score["f1"] for score in each.values()) / len(labels)
+    size, right = len(gold), sum(g == p for g, p in zip(gold, predicted, strict=True))
+    both, ours, theirs = (
+        size**2 - sum(one.count(label) * other.count(label) for label in labels)
+        for one, other in ((gold, predicted), (predicted, predicted), (gold, gold))
+    )
     return {
         "accuracy": sum(g == p for g, p in zip(gold, predicted, strict=True)) / len(gold),
         "f1": each[labels[-1]]["f1"] if len(labels) == 2 else macro,
         "macro_f1": macro,
+        "mcc": ratio(both - size * (size - right), math.sqrt(ours * theirs)),
     }, each
 
 

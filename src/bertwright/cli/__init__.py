@@ -19,9 +19,10 @@ from typing import NoReturn
 
 from cyclopts import App, CycloptsError
 
-from bertwright.cli import commands, models
+from bertwright.cli import commands, labelled, models
+from bertwright.cli import finetune as tuning
+from bertwright.cli.console import err, print_error
 from bertwright.cli.flags import settings_from, whole_numbers
-from bertwright.cli.view import err, print_error
 from bertwright.config import FinetuneConfig, PretrainConfig
 from bertwright.errors import BertwrightError
 from bertwright.messages import language, say
@@ -36,7 +37,7 @@ app = App(
     result_action="return_value",
 )
 data = App(name="data", help="Build shards of examples from raw text, and look at them.", sort_key=2)
-finetune = App(name="finetune", help="Fine-tune an encoder on a task with one added layer.", sort_key=6)
+finetune = App(name="finetune", help="Fine-tune an encoder on a task, with one added layer.", sort_key=6.5)
 
 # In the order of a model's life, which is the order of `bertwright --help`.
 app.command(commands.demo, sort_key=0)
@@ -47,13 +48,17 @@ data.command(commands.data_show, name="show")
 app.command(commands.pretrain, sort_key=3, config=(settings_from(PretrainConfig), whole_numbers))
 app.command(models.fill, sort_key=4)
 app.command(models.nsp, sort_key=5)
+app.command(labelled.check, sort_key=6)
 app.command(finetune)
-finetune.command(commands.finetune_classify, name="classify", config=(settings_from(FinetuneConfig), whole_numbers))
+for each in (tuning.classify, tuning.regress, tuning.choice, tuning.qa, tuning.tag):
+    finetune.command(each, config=(settings_from(FinetuneConfig), whole_numbers))
 app.command(models.predict, sort_key=7)
 app.command(models.evaluate, sort_key=8)
-app.command(commands.report, sort_key=9)
-app.command(models.embed, sort_key=10)
-app.command(models.convert, sort_key=11)
+app.command(labelled.score, sort_key=9)
+app.command(labelled.glue, sort_key=10, config=(settings_from(FinetuneConfig), whole_numbers))
+app.command(commands.report, sort_key=11)
+app.command(models.embed, sort_key=12)
+app.command(models.convert, sort_key=13)
 
 
 def run(argv: Sequence[str]) -> int:

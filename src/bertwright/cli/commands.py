@@ -12,12 +12,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from bertwright.cli import view
+from bertwright.cli import console, view
+from bertwright.cli.console import print_json
 from bertwright.cli.flags import Flat, Output, Switch, Training
-from bertwright.cli.view import TrainingView, print_json
+from bertwright.cli.view import TrainingView
 from bertwright.config import (
     DataConfig,
-    FinetuneConfig,
     MaskingConfig,
     PretrainConfig,
     VocabConfig,
@@ -151,54 +151,6 @@ def pretrain(
     finish(out, model, {}, output)
 
 
-def finetune_classify(
-    *,
-    train: Path,
-    dev: Path,
-    init: Path,
-    out: Path,
-    text_column: str = "text",
-    label_column: str = "label",
-    random_weights: Switch = False,
-    resume: Switch = False,
-    config: Path | None = None,
-    dials: Annotated[FinetuneConfig, Training] = FinetuneConfig(),
-    output: Output = Output(),
-) -> None:
-    """Fine-tune a classifier of single sentences: one added layer, the whole encoder trained.
-
-    A flag wins over --config, --config over the defaults shown here.
-
-    Args:
-        train: CSV, TSV or JSONL file of labelled examples to learn from.
-        dev: Labelled examples of the same kind to choose the best epoch by.
-        init: Model folder to start from.
-        out: Run folder: metrics.jsonl, model/ (the best epoch), report.html.
-        text_column: Column of the text.
-        label_column: Column of the label.
-        random_weights: Take only shape and vocabulary from --init: what pre-training is to be compared with.
-        resume: Go on where the run folder's last checkpoint left off.
-        config: JSON file of training settings, such as another run's config.json.
-    """
-    from bertwright.tasks.sentence import ClassifyTask
-    from bertwright.training.finetune import finetune
-
-    task = ClassifyTask(text_column=text_column, label_column=label_column)
-    with training(out, output) as on_event:
-        result = finetune(
-            task,
-            dials,
-            train=train,
-            dev=dev,
-            init=init,
-            out=out,
-            random_weights=random_weights,
-            resume=resume,
-            on_event=on_event,
-        )
-    finish(out, result.model, result.scores, output)
-
-
 def report(run: Path, /, *, lang: Lang | None = None, output: Output = Output()) -> None:
     """Write RUN/report.html anew, also while training still runs.
 
@@ -208,7 +160,7 @@ def report(run: Path, /, *, lang: Lang | None = None, output: Output = Output())
     """
     from bertwright.report import write_report
 
-    view.out.print(str(write_report(run, lang=language(lang))))
+    console.out.print(str(write_report(run, lang=language(lang))))
 
 
 def demo(*, out: Path = Path("bertwright-demo"), lang: Lang | None = None, output: Output = Output()) -> None:
@@ -247,8 +199,8 @@ def finish(out: Path, model: Path, scores: dict[str, float], output: Output) -> 
         print_json({"model": str(model), "report": str(page), **scores})
         return
     view.print_facts(scores)
-    view.err.print(say("saved", language(), path=model))
-    view.err.print(say("report", language(), path=page))
+    console.err.print(say("saved", language(), path=model))
+    console.err.print(say("report", language(), path=page))
 
 
 def show_facts(facts: dict[str, Any], output: Output) -> None:

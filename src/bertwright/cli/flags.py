@@ -5,9 +5,10 @@ A flag that was typed always wins, also when its value is the default one.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ from cyclopts import App, Parameter
 from cyclopts.argument import ArgumentCollection
 from cyclopts.config import Dict
 
-from bertwright.cli.view import log_to_console
+from bertwright.cli.console import log_to_console
 from bertwright.config import from_dict, read_json
 from bertwright.errors import BertwrightError
 
@@ -38,6 +39,44 @@ class Output:
 
     def __post_init__(self) -> None:
         log_to_console(quiet=self.quiet)
+
+
+@Parameter(name="*", group="Task")
+@dataclass(frozen=True, kw_only=True)
+class TaskChanges:
+    """What a task shall do otherwise than its model folder says."""
+
+    text_column: str | None = None
+    """Column of the text; by default the one the model was trained on."""
+    text_pair_column: str | None = None
+    """Column of the second text; likewise."""
+    label_column: str | None = None
+    """Column of the label; likewise."""
+    option: list[str] = field(default_factory=list)
+    """Any option of the task as NAME=VALUE, such as null_threshold=1.5; may be repeated."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the options that were given.
+
+        Raises:
+            BertwrightError: one has no `=`.
+        """
+        names = ("text_column", "text_pair_column", "label_column")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        for each in self.option:
+            name, equals, value = each.partition("=")
+            if not equals:
+                raise BertwrightError(f"--option wants NAME=VALUE, not {each!r}", fix="--option stride=64")
+            given[name.strip().replace("-", "_")] = _value(value)
+        return given
+
+
+def _value(text: str) -> Any:
+    """Return what a person means: a number, true, a list, or else the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def whole_numbers(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -64,6 +103,10 @@ def settings_from(kind: type[Any]) -> Callable[[App, tuple[str, ...], ArgumentCo
             from bertwright.recipes import get_recipe
 
             layers.append((get_recipe(typed["RECIPE"]).train, f"recipe {typed['RECIPE']}"))
+        if "--preset" in typed:
+            from bertwright.recipes import get_preset
+
+            layers.append((get_preset(typed["--preset"]), f"preset {typed['--preset']}"))
         for values, name in layers:
             Dict(dict(values), source=name, use_commands_as_keys=False)(app, commands, arguments)
 

@@ -11,9 +11,10 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from bertwright.cli import view
-from bertwright.cli.flags import Output, Switch
-from bertwright.cli.view import print_json
+from bertwright.cli import console, view
+from bertwright.cli.console import print_json
+from bertwright.cli.flags import Output, Switch, TaskChanges
+from bertwright.cli.task_view import print_per_class, write_answers
 from bertwright.config import Activation, PoolingMode
 from bertwright.errors import BertwrightError
 from bertwright.messages import language, say
@@ -53,7 +54,7 @@ def nsp(model: Path, a: str, b: str, /, *, output: Output = Output()) -> None:
         print_json(answer)
         return
     words = say("is_next" if answer["label"] == "IsNext" else "not_next", language())
-    view.out.print(f"[bold]{words}[/]  {answer['score']:.1%}")
+    console.out.print(f"[bold]{words}[/]  {answer['score']:.1%}")
 
 
 def predict(
@@ -61,31 +62,37 @@ def predict(
     /,
     *texts: str,
     input: InputFile = None,
-    text_column: str | None = None,
+    format: Literal["jsonl", "squad", "conll"] = "jsonl",
+    changes: TaskChanges = TaskChanges(),
     output: Output = Output(),
 ) -> None:
-    """Classify texts: one JSON line `{"label": ..., "score": ...}` for each, in their order.
+    """Answer what the model was fine-tuned for: one line of JSON for each input, in their order.
+
+    A model of pairs takes texts two by two (of questions: the question, then its context), one of multiple choice the
+    prompt and then its endings.
 
     Args:
-        model: Model folder that `bertwright finetune` wrote.
+        model: Model folder that `bertwright finetune` wrote, or one of Hugging Face's, or a name on the hub.
         texts: The texts; or use --input.
-        input: CSV, TSV or JSONL file with a column of texts, or .txt with one a line; - reads lines of standard input.
-        text_column: Column of the text in --input; by default the one the model was trained on.
+        input: A file as for training, without labels; or .txt with one text a line; - reads lines of standard input.
+        format: jsonl; squad: one object of answers by id, as SQuAD's scorer reads it; conll: words and tags in columns.
     """
     from bertwright.predict import Predictor
 
     if bool(texts) == (input is not None):
         found = "texts and --input together" if texts else "no text"
         raise BertwrightError(found, fix='bertwright predict MODEL "a text" or bertwright predict MODEL --input FILE')
-    predictor = Predictor.load(model, options={"text_column": text_column} if text_column else None)
+    predictor = Predictor.load(model, options=changes.to_json() or None)
+    task = predictor.require_task()
     if input is None:
-        answers = predictor.predict(texts)
-    elif (lines := _lines(input)) is not None:
-        answers = predictor.predict(lines)
+        examples = task.examples(task.typed(texts))
+    elif (lines := _lines(input)) is not None and not task.reads_text_files:
+        examples = task.examples([given for line in lines for given in task.typed(line.split("\t"))])
+    elif lines is not None and str(input) == "-":
+        examples = task.examples(lines)
     else:
-        answers = predictor.predict_examples(predictor.require_task().read(input, labelled=False))
-    for answer in answers:
-        print_json(answer)
+        examples = task.read(input, labelled=False)
+    write_answers(task, examples, predictor.predict_examples(examples), format)
 
 
 def evaluate(
@@ -93,8 +100,7 @@ def evaluate(
     /,
     *,
     data: Path,
-    text_column: str | None = None,
-    label_column: str | None = None,
+    changes: TaskChanges = TaskChanges(),
     out: Path | None = None,
     output: Output = Output(),
 ) -> None:
@@ -102,15 +108,12 @@ def evaluate(
 
     Args:
         model: Model folder that `bertwright finetune` wrote.
-        data: CSV, TSV or JSONL file of labelled examples.
-        text_column: Column of the text; by default the one the model was trained on.
-        label_column: Column of the label; likewise.
-        out: Folder for evaluation.json (scores, confusion matrix) and predictions.jsonl.
+        data: A file of labelled examples, as for training.
+        out: Folder for evaluation.json (scores, and what lies behind them) and predictions.jsonl.
     """
     from bertwright.evaluation import evaluate as run
 
-    given = {"text_column": text_column, "label_column": label_column}
-    evaluation = run(model, data, options={name: column for name, column in given.items() if column is not None})
+    evaluation = run(model, data, options=changes.to_json())
     if out is not None:
         evaluation.save(out)
     if output.json:
@@ -118,6 +121,7 @@ def evaluate(
     else:
         view.print_facts({**evaluation.scores, "num_examples": len(evaluation.examples)})
         view.print_confusion(evaluation.labels, evaluation.confusion)
+        print_per_class(evaluation.details.get("per_class", {}))
 
 
 def embed(
@@ -197,7 +201,7 @@ def convert(
         return
     if not output.quiet:
         view.print_sheet(conversion, language())
-    view.err.print(say("saved", language(), path=out))
+    console.err.print(say("saved", language(), path=out))
 
 
 def _lines(input: Path) -> list[str] | None:

@@ -1,39 +1,32 @@
-"""What a person sees: the live view of training, coloured examples, tables, and errors in one message.
+"""What a person sees: the live view of training, coloured examples, and tables.
 
-Progress and messages go to standard error, results to standard output: `bertwright predict ... > answers.jsonl` works.
-`NO_COLOR` and pipes are honoured by rich.
-
-    with TrainingView(lang="en") as view:
-        pretrain(..., on_event=view)
+with TrainingView(lang="en") as view:
+    pretrain(..., on_event=view)
 """
 
 from __future__ import annotations
 
-import json
-import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
-from rich.logging import RichHandler
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from bertwright.messages import Lang, say
+from bertwright.cli.console import err, out
+from bertwright.cli.task_view import print_check
+from bertwright.messages import Lang, say, score_label, score_names, score_text
 
 if TYPE_CHECKING:
     from bertwright.data.show import ExampleView
     from bertwright.export import Conversion
-
-out = Console(highlight=False, soft_wrap=True)
-err = Console(highlight=False, soft_wrap=True, stderr=True)
 
 Event = Mapping[str, Any]
 
@@ -44,37 +37,6 @@ STATE_STYLES = {
     "random": "bold reverse red",
     "kept": "bold underline green",
 }
-
-
-def log_to_console(*, quiet: bool) -> None:
-    """Show the log on standard error, each message once: everything from INFO on, or warnings alone."""
-    handler = RichHandler(console=err, show_time=False, show_path=False, show_level=False, markup=False)
-    seen: set[str] = set()
-
-    def is_new(record: logging.LogRecord) -> bool:
-        message = record.getMessage()
-        new = message not in seen
-        seen.add(message)
-        return new
-
-    handler.addFilter(is_new)
-    logger = logging.getLogger("bertwright")
-    logger.handlers[:] = [handler]
-    logger.setLevel(logging.WARNING if quiet else logging.INFO)
-    logger.propagate = False
-
-
-def print_error(what: str, *, where: str | None = None, fix: str | None = None) -> None:
-    """Print one message: what, where, what to type."""
-    place = f"[bold]{escape(where)}[/]: " if where else ""
-    err.print(f"[bold red]error:[/] {place}{escape(what)}")
-    if fix:
-        err.print(f"  [green]→[/] {escape(fix)}")
-
-
-def print_json(value: Any) -> None:
-    """Print one line of JSON to standard output, never wrapped nor coloured."""
-    out.out(json.dumps(value, ensure_ascii=False), highlight=False)
 
 
 @contextmanager
@@ -129,6 +91,8 @@ class TrainingView:
             self._first = self._first or (event["step"], time.monotonic())
         elif kind == "eval":
             self.held_out = event
+        elif kind == "check":
+            print_check(event["check"], self.lang, err)
         if kind == "message":
             err.print(escape(event["text"]), style="dim")
         elif self._live:
@@ -147,7 +111,7 @@ class TrainingView:
         return Text(" · ").join(Text.from_markup(part) for part in parts)
 
     def _evaluation(self) -> Text:
-        name = say("dev" if "f1" in self.held_out else "held_out", self.lang)
+        name = say("held_out" if "mlm_loss" in self.held_out else "dev", self.lang)
         parts = [
             f"[bold]{name}[/] {say('step', self.lang)} {self.held_out['step']:,}",
             *scores(self.held_out, self.lang),
@@ -191,16 +155,18 @@ class TrainingView:
 
 
 def scores(row: Event, lang: Lang) -> list[str]:
-    """Return losses and accuracies of a row, MLM and NSP apart, as marked-up text."""
-    found = []
+    """Return the loss and scores of a row as marked-up text; of pre-training, those of MLM and NSP apart."""
+    found: list[str] = []
     for prefix, name in (("mlm_", "[bold cyan]MLM[/] "), ("nsp_", "[bold magenta]NSP[/] "), ("", "")):
         words = []
         if f"{prefix}loss" in row:
             words.append(f"{say('loss', lang)} [bold]{row[f'{prefix}loss']:.3f}[/]")
-        if f"{prefix}accuracy" in row:
+        if prefix and f"{prefix}accuracy" in row:
             words.append(f"{say('accuracy', lang)} [bold]{row[f'{prefix}accuracy']:.1%}[/]")
-        if not prefix and "f1" in row:
-            words.append(f"F1 [bold]{row['f1']:.1%}[/]")
+        if not prefix and not found:
+            words += [
+                f"{escape(score_label(each, lang))} [bold]{score_text(each, row[each])}[/]" for each in score_names(row)
+            ]
         if words:
             found.append(name + " ".join(words))
     return found

@@ -24,7 +24,7 @@ from bertwright.config import BertConfig
 from bertwright.errors import BertwrightError
 from bertwright.model.attention import AttentionLayout, choose_attention
 from bertwright.model.freezing import frozen_modules
-from bertwright.model.heads import Head, MaskedLMHead
+from bertwright.model.heads import Head, LayersHead, MaskedLMHead
 from bertwright.model.layers import ACTIVATIONS, LayerNorm, Linear
 from bertwright.model.ops import dropout, dropout_add
 
@@ -183,9 +183,9 @@ class Bert(nn.Module):
 
     def hidden_for_heads(self, batch: Batch) -> dict[str, Float[Tensor, "R H"]]:
         """Run the encoder once and return each head's rows, pooled where the head wants them so."""
-        if not self.heads:
+        wanted = {name: head.rows(batch) for name, head in self.heads.items() if not isinstance(head, LayersHead)}
+        if not wanted:
             return {}
-        wanted = {name: head.rows(batch) for name, head in self.heads.items()}
         rows, places = torch.unique(torch.cat(list(wanted.values())), return_inverse=True)
         hidden = self.encode(batch, rows)
         parts = places.split([part.shape[0] for part in wanted.values()])
@@ -196,7 +196,20 @@ class Bert(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the logits of every head, fp32."""
-        return {name: self.heads[name](hidden) for name, hidden in self.hidden_for_heads(batch).items()}
+        others = [name for name, head in self.heads.items() if isinstance(head, LayersHead)]
+        return {name: self.heads[name](hidden) for name, hidden in self.hidden_for_heads(batch).items()} | {
+            name: self.head_logits(name, batch)[1] for name in others
+        }
+
+    def head_logits(self, name: str, batch: Batch) -> tuple[Int[Tensor, "R"], Float[Tensor, "R K"]]:
+        """Run the encoder and one head alone; return the rows it answers for and its logits, fp32."""
+        head = self.heads[name]
+        rows = head.rows(batch)
+        if isinstance(head, LayersHead):
+            chosen = [output for number, output in enumerate(self.layer_outputs(batch)) if number in head.layers]
+            return rows, head(torch.stack(chosen, 1), batch)
+        hidden = self.encode(batch, rows)
+        return rows, head(self.pooler(hidden) if head.pooled else hidden)
 
     def encode(self, batch: Batch, rows: Int[Tensor, "R"] | None = None) -> Float[Tensor, "R H"]:
         """Run the encoder.
@@ -304,6 +317,9 @@ class Bert(nn.Module):
                 nn.init.trunc_normal_(parameter, std=deviation, a=-2 * deviation, b=2 * deviation, generator=generator)
             else:
                 parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+        for name, head in self.heads.items():
+            if only is None or any(f"heads.{name}.{own}" in only for own, _ in head.named_parameters()):
+                head.initialise(generator)
 
 
 def _require_within(name: str, ids: Int[Tensor, "B T"], size: int) -> None:

@@ -28,6 +28,17 @@ class Head(nn.Module):
         return batch.first_rows
 
 
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw those weights that are not drawn as the encoder's are."""
+
+
+class LayersHead(Head):
+    """A head that reads what several layers say of every token: `forward` takes states [N, L, H] and the batch."""
+
+    layers: tuple[int, ...] = ()
+    """Which layers' outputs: 0 for the embeddings, then 1, 2, ..."""
+
+
 class MaskedLMHead(Head):
     """Predict the token that stood on each masked row; the decoder is the word embedding itself. Paper: 3.1, task 1."""
 

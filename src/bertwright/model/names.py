@@ -48,6 +48,8 @@ ARCHITECTURES: dict[str, frozenset[str]] = {
     "BertForQuestionAnswering": frozenset({"span"}),
 }
 """Hugging Face's classes, and which of our heads each has."""
+KNOWN_HEADS = frozenset[str]().union(*ARCHITECTURES.values())
+"""Heads that are BERT's; any other is a task's own."""
 
 _GOOGLE_HEADS = {
     "cls/predictions/output_bias": "cls.predictions.bias",

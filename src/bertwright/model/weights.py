@@ -12,7 +12,7 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from bertwright.model.heads import (
     SpanHead,
     TokenClassificationHead,
 )
-from bertwright.model.names import ARCHITECTURES, head_of, hugging_face_names
+from bertwright.model.names import ARCHITECTURES, KNOWN_HEADS, head_of, hugging_face_names
 from bertwright.text.wordpiece import WordPiece
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,6 @@ _STALE = re.compile(
 """Weights of any format, which say something else once others are saved beside them."""
 _TASK = "task.json"
 """What belongs to a head, and goes with it."""
-_KNOWN_HEADS = frozenset[str]().union(*ARCHITECTURES.values())
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _MOST_LABELS = 2**24
@@ -91,22 +90,24 @@ def load_model(
     config: BertConfig | None = None,
     seed: int = 0,
     lenient: bool = False,
+    trained: Collection[str] = ("mlm", "nsp"),
 ) -> Bert:
     """Load a model folder: Hugging Face's, in any of its formats, or Google's.
 
     Args:
         folder: with `config.json` or `bert_config.json`, and weights.
-        heads: fresh heads to put on the encoder. `mlm` and `nsp` take their weights from the file where it has them,
-            and are named in the log where not; any other head starts fresh. Where not given: every head the file holds.
+        heads: heads to put on the encoder; those in `trained` take their weights from the file where it has them, and
+            are named in the log where not; any other head starts fresh. Where not given: every head the file holds.
         config: the folder's own, perhaps with another dropout; read from the folder where not given.
         seed: of the weights that start fresh.
         lenient: only warn where heads are missing that `config.json` promises.
+        trained: names of given heads whose weights are in the file.
 
     Raises:
         BertwrightError: a missing or damaged file, a missing, extra or misshapen tensor, NaN or infinity, or a
             configuration whose numbers would not be the same here.
     """
-    return load_with_sheet(folder, heads, config=config, seed=seed, lenient=lenient)[0]
+    return load_with_sheet(folder, heads, config=config, seed=seed, lenient=lenient, trained=trained)[0]
 
 
 def load_with_sheet(
@@ -116,6 +117,7 @@ def load_with_sheet(
     config: BertConfig | None = None,
     seed: int = 0,
     lenient: bool = False,
+    trained: Collection[str] = ("mlm", "nsp"),
 ) -> tuple[Bert, Sheet]:
     """Load a model folder as `load_model` does, and say what became of every tensor."""
     described = describe(folder)
@@ -131,11 +133,11 @@ def load_with_sheet(
         what = "tie_word_embeddings = False is not supported where the decoder's own matrix is missing"
         raise BertwrightError(what, where=described.path)
     with torch.device("meta"):  # shapes alone: nothing is drawn that the file is about to overwrite
-        own = {name: _make_head(name, config, tensors) for name in sorted(present & _KNOWN_HEADS)}
+        own = {name: _make_head(name, config, tensors) for name in sorted(present & KNOWN_HEADS)}
         if heads is None:
             _require_promised_heads(described, present, lenient=lenient)
         model = Bert(config, own if heads is None else heads)
-    taken = set(own) if heads is None else set(own) & set(heads) & {"mlm", "nsp"}
+    taken = set(own) if heads is None else present & set(heads) & set(trained)
     state = _gather(model, tensors, taken, architecture, described.path)
     rows += _sheet_rows(tensors, state.used, architecture)
     model.load_state_dict(state.ours, strict=False, assign=True)
@@ -144,7 +146,7 @@ def load_with_sheet(
     model.pooler.is_drawn = "pooler" in fresh
     if "mlm" in taken and _looks_untrained(state.ours):
         log.warning("%s: the masked-LM head has the numbers it was born with: what it fills in is noise", folder)
-    if "pooler" in fresh:
+    if "pooler" in fresh and (not model.heads or any(head.pooled for head in model.heads.values())):
         log.warning("%s has no pooler: it starts fresh, so pooled outputs mean nothing before training", folder)
     if fresh_heads := [name for name in fresh if name != "pooler"]:
         log.info("%s: heads that start fresh: %s", folder, ", ".join(fresh_heads))
@@ -286,7 +288,7 @@ def _sheet_rows(tensors: Mapping[str, StoredTensor], used: set[str], architectur
     for name, stored in tensors.items():
         head = head_of(name, architecture)
         target, note = (name, "") if name in used else (None, f"head {head!r}")
-        if target is None and head not in _KNOWN_HEADS:
+        if target is None and head not in KNOWN_HEADS:
             strange.add(str(head))
         rows.append(SheetRow(stored.source, target, stored.shape, _type_name(stored.dtype), note))
     if strange:

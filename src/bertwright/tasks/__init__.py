@@ -24,18 +24,24 @@ from bertwright.model.bert import Bert
 from bertwright.model.heads import Head
 from bertwright.model.weights import save_model
 from bertwright.tasks.base import Example, Feature, Prediction, Task
+from bertwright.tasks.choice import ChoiceTask
+from bertwright.tasks.qa import QATask
 from bertwright.tasks.regression import RegressTask
 from bertwright.tasks.sentence import ClassifyTask
+from bertwright.tasks.tagging import TagTask
 from bertwright.text.wordpiece import WordPiece
 
 __all__ = [
     "TASKS",
     "TASK_FILE",
+    "ChoiceTask",
     "ClassifyTask",
     "Example",
     "Feature",
     "Prediction",
+    "QATask",
     "RegressTask",
+    "TagTask",
     "Task",
     "TaskObjective",
     "get_task",
@@ -45,7 +51,7 @@ __all__ = [
     "task_to_json",
 ]
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (ClassifyTask, RegressTask)}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (ClassifyTask, RegressTask, ChoiceTask, QATask, TagTask)}
 """Every task by name; add yours here to have it trained, scored, predicted and checked."""
 
 TASK_FILE = "task.json"
@@ -68,7 +74,7 @@ class TaskObjective:
 
     def __call__(self, model: Bert, batch: Batch) -> StepOutput:
         """Run the model with the task's head and score its output."""
-        return self.task.loss(model(batch)[self.task.head_name], batch)
+        return self.task.loss(model.head_logits(self.task.head_name, batch)[1], batch)
 
 
 def get_task(name: str, *, where: object = None) -> type[Task]:

@@ -1,6 +1,6 @@
 """The task of a model that was fine-tuned elsewhere: what its head and its config.json say.
 
-    task = adopt_task(load_model(folder), folder)
+task = adopt_task(load_model(folder), folder)
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ from pathlib import Path
 from bertwright.errors import BertwrightError
 from bertwright.model.bert import Bert
 from bertwright.model.folder import describe
-from bertwright.model.heads import ClassificationHead
+from bertwright.model.heads import ClassificationHead, TokenClassificationHead
 from bertwright.tasks.base import Task
+from bertwright.tasks.choice import ChoiceTask
+from bertwright.tasks.qa import QATask
 from bertwright.tasks.regression import RegressTask
 from bertwright.tasks.sentence import ClassifyTask
+from bertwright.tasks.tagging import adopt as adopt_tags
 
 
 def adopt_task(model: Bert, folder: Path) -> Task | None:
@@ -24,7 +27,13 @@ def adopt_task(model: Bert, folder: Path) -> Task | None:
     """
     if "classify" in model.heads:
         return _text_task(model, folder)
-    return None
+    if "tag" in model.heads:
+        head = model.heads["tag"]
+        assert isinstance(head, TokenClassificationHead)
+        return adopt_tags(_labels(folder, head.num_labels))
+    if "span" in model.heads:
+        return QATask()
+    return ChoiceTask() if "choice" in model.heads else None
 
 
 def _text_task(model: Bert, folder: Path) -> Task:
@@ -39,11 +48,11 @@ def _text_task(model: Bert, folder: Path) -> Task:
         raise BertwrightError(
             f"a classifier of the kind {kind!r}, {head.num_labels} outputs, is not supported", where=described.path
         )
-    labels = _labels(model, folder, head.num_labels)
+    labels = _labels(folder, head.num_labels)
     return ClassifyTask(labels=labels, multi_label=kind.startswith("multi"), any_input=True)
 
 
-def _labels(model: Bert, folder: Path, count: int) -> tuple[str, ...]:
+def _labels(folder: Path, count: int) -> tuple[str, ...]:
     """Return the names of a head's outputs in their order."""
     described = describe(folder)
     names = described.labels.get("id2label", {str(index): f"LABEL_{index}" for index in range(count)})

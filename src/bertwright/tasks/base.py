@@ -89,6 +89,8 @@ class Task(ABC):
     """Key of the head in `Bert.heads`."""
     usual_length: ClassVar[int] = 128
     """Longest input, tokens, where the user does not say."""
+    reads_text_files: ClassVar[bool] = False
+    """Whether `read` takes .txt files, which otherwise hold a text a line."""
 
     @property
     @abstractmethod
@@ -127,6 +129,14 @@ class Task(ABC):
         Raises:
             BertwrightError: it is no legal input of this task.
         """
+
+    def examples(self, given: Sequence[Any]) -> list[Example]:
+        """Make an example of each of the things that a user asked."""
+        return [self.example(each, where=f"text {number:,}") for number, each in enumerate(given, start=1)]
+
+    def typed(self, words: Sequence[str]) -> list[Any]:
+        """Return what words on a command line ask, each for `example`: every one a text, unless the task takes more."""
+        return list(words)
 
     @abstractmethod
     def encode(self, examples: Sequence[Example], wordpiece: WordPiece, max_length: int) -> list[Feature]:
@@ -188,6 +198,14 @@ class Task(ABC):
     def gold(self, example: Example) -> Any:
         """Return the right answer as a JSON value that can be laid beside a prediction; None if unknown."""
         return example.label
+
+    def answers(self, example: Example) -> list[str]:
+        """Return what of the right answer may recur in other examples and so have a share of them: labels."""
+        return [] if example.label is None else [str(example.label)]
+
+    def marks(self, feature: Feature) -> dict[int, str]:
+        """Return what the model is to say, by the place of the token where it does: at [CLS] unless it is more."""
+        return {0: str(feature.target)}
 
     @abstractmethod
     def error(self, prediction: Prediction, example: Example) -> float:

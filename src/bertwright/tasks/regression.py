@@ -1,7 +1,7 @@
 """A number for a text or a pair of texts, from the pooled [CLS] vector; STS-B's task. Paper: 4.1.
 
-    task = RegressTask(text_column="sentence1", text_pair_column="sentence2", label_column="score")
-    Predictor(model, wordpiece, task).predict([("a plane takes off", "an air plane is taking off")])  # [{'score': 4.8}]
+task = RegressTask(text_column="sentence1", text_pair_column="sentence2", label_column="score")
+Predictor(model, wordpiece, task).predict([("a plane takes off", "an air plane is taking off")])  # [{'score': 4.8}]
 """
 
 from __future__ import annotations

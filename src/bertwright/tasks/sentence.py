@@ -53,13 +53,15 @@ class ClassifyTask(ClassifyOptions, TextTask):
     def __post_init__(self) -> None:
         if len(set(self.labels)) != len(self.labels):
             raise BertwrightError(f"labels must differ from each other: {', '.join(self.labels)}")
+        if self.metric in (("f1", "mcc") if self.multi_label else ("micro_f1",)):
+            raise BertwrightError(f"{self.metric} is no score of this task", fix="choose another metric")
         if not self.temperature > 0:
             raise BertwrightError(f"temperature must be positive, not {self.temperature!r}")
 
     @property
     def best_by(self) -> str:
         """The score by which fine-tuning chooses."""
-        return "micro_f1" if self.multi_label else "accuracy"
+        return self.metric or ("micro_f1" if self.multi_label else "accuracy")
 
     @property
     def raw_label(self) -> bool:
@@ -187,6 +189,16 @@ class ClassifyTask(ClassifyOptions, TextTask):
         if self.multi_label:
             return float(len(set(prediction["labels"]) ^ set(example.label)))
         return 0.0 if prediction["label"] == example.label else float(prediction["score"])
+
+    def answers(self, example: Example) -> list[str]:
+        """Return the label or labels."""
+        return list(example.label) if self.multi_label else [example.label]
+
+    def marks(self, feature: Feature) -> dict[int, str]:
+        """Return the label at [CLS]."""
+        if self.multi_label:
+            return {0: " ".join(label for label, there in zip(self.labels, feature.target, strict=True) if there)}
+        return {0: self.labels[feature.target]}
 
     def gold(self, example: Example) -> Any:
         """Return the label, or the list of labels."""

@@ -1,13 +1,14 @@
-"""Rows of labelled text from CSV, TSV and JSON Lines files; every mistake in a file is named with its row and column.
+"""Rows of labelled text from CSV, TSV, JSON Lines and Parquet files; every mistake is named with its row and column.
 
-The extension decides how a file is read (`.gz`, `.xz` or `.zst` may follow it):
+The extension decides how a file is read (`.gz`, `.xz` or `.zst` may follow it, but for Parquet):
 
 - `.csv`: commas; fields with commas or line ends inside double quotes (RFC 4180), as spreadsheets and pandas write it.
-- `.tsv`: tabs and line ends separate and every quote is an ordinary character, as in the files of GLUE.
+- `.tsv`, `.txt`: tabs and line ends separate and every quote is an ordinary character, as in the files of GLUE.
 - `.jsonl`: one object a line.
+- `.parquet`: needs the extra `data`.
 
-The first line of a CSV or TSV file names its columns unless `header` does. Blank lines are skipped. Rows are counted as
-an editor counts lines, from 1.
+The first line of a CSV or TSV file names its columns unless `header` does. Blank lines are skipped; rows of which every
+cell is empty are left out and counted in the log. Rows are counted as an editor counts lines, in Parquet from 1.
 
     for row in read_table(Path("train.tsv"), {"text": "sentence", "label": "label"}):
         print(row.where, row.values["text"], row.values["label"])
@@ -20,15 +21,29 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+import math
+import re
+import reprlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bertwright.errors import BertwrightError, nearest
 from bertwright.text.corpus import read_lines
 
-EXTENSIONS = (".csv", ".tsv", ".jsonl")
+EXTENSIONS = (".csv", ".tsv", ".jsonl", ".parquet", ".txt")
 """What `read_table` accepts."""
+
+LONGEST_CELL = 1 << 24
+"""Characters that a cell of a CSV file may have; more of them lie behind a quote that nobody closed."""
+
+_PARQUET_ROWS = 1024
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
+_SEPARATORS = (("\t", "rename it to .tsv"), (";", "save it with commas"), (",", "rename it to .csv"))
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 60, 60
+_log = logging.getLogger(__name__)
 
 
 class Row(NamedTuple):
@@ -36,31 +51,36 @@ class Row(NamedTuple):
 
     where: str
     """File and row, for messages."""
-    values: dict[str, str]
-    """Its text by role."""
+    values: dict[str, Any]
+    """Its text by role; of a raw role, what the file holds."""
 
 
 _Record = tuple[str, dict[str, Any]]
 
 
-def read_table(path: Path, columns: Mapping[str, str], *, header: Sequence[str] | None = None) -> list[Row]:
+def read_table(
+    path: Path, columns: Mapping[str, str], *, header: Sequence[str] = (), raw: Collection[str] = ()
+) -> list[Row]:
     """Read the wanted columns of a file.
 
     Args:
         path: UTF-8, with or without a byte order mark, or GB18030.
         columns: a column of the file by role, such as `{"text": "sentence"}`; each must have a value in every row.
         header: names of the columns of a CSV or TSV file whose first line is data already.
+        raw: roles whose values are given as the file holds them, lists and empty ones too; no value at all is "".
 
     Raises:
         BertwrightError: the file is missing, empty, binary or malformed; a column is missing; a value is empty.
     """
     extension = table_extension(path)
-    if extension == ".jsonl":
+    if extension == ".parquet":
+        records = _parquet_records(path, columns)
+    elif extension == ".jsonl":
         records = _json_records(path)
     else:
-        rows = _tab_rows(path) if extension == ".tsv" else _comma_rows(path)
+        rows = _comma_rows(path) if extension == ".csv" else _tab_rows(path)
         records = _named(rows, path, columns, header)
-    table = [Row(where, _pick(where, record, columns)) for where, record in records]
+    table = [Row(where, _pick(where, record, columns, raw)) for where, record in records]
     if not table:
         raise BertwrightError("the file has no rows", where=path)
     return table
@@ -79,58 +99,123 @@ def table_extension(path: Path) -> str:
         if name.endswith(extension):
             return extension
     fix = f"save it as one of {', '.join(EXTENSIONS)} and name it so"
-    raise BertwrightError("the name does not say whether this is CSV, TSV or JSON Lines", where=path, fix=fix)
+    raise BertwrightError("the name does not say whether this is Parquet, CSV, TSV or JSON Lines", where=path, fix=fix)
 
 
 def _json_records(path: Path) -> Iterator[_Record]:
+    mended = 0
     for number, line in enumerate(read_lines(path), start=1):
         if line.isspace():
             continue
+        where = _at(path, number)
         try:
-            record = json.loads(line)
+            record = json.loads(line, object_pairs_hook=_object)
+            if "\\u" in line and _HALF_PAIR.search(text := json.dumps(record, ensure_ascii=False)):
+                record = json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+                mended += 1
         except (ValueError, RecursionError) as error:
-            raise BertwrightError(f"not valid JSON ({error})", where=_at(path, number)) from None
+            what = f"not valid JSON ({str(error) or 'it is nested too deep':.120})"
+            raise BertwrightError(what, where=where, fix=_fix(line, "write one JSON object a line")) from None
         if not isinstance(record, dict):
-            raise BertwrightError(f"expected a JSON object, found {line.strip()[:40]}", where=_at(path, number))
-        yield _at(path, number), record
+            fix = "write one object a line, without brackets around them" if line.startswith("[") else None
+            raise BertwrightError(f"expected a JSON object, found {shown(record)}", where=where, fix=fix)
+        yield where, record
+    if mended:
+        _log.warning("%s: half a surrogate pair became U+FFFD in %d rows", path, mended)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; of a key that is there twice, nobody knows which value is meant."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice[:40]!r} is there twice")
+    return found
+
+
+def _parquet_records(path: Path, columns: Mapping[str, str]) -> Iterator[_Record]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        fix = "pip install 'bertwright[data]'"
+        raise BertwrightError("Parquet files need the package pyarrow", where=path, fix=fix) from None
+    number = 0
+    try:
+        with parquet.ParquetFile(str(path)) as file:
+            _check_header(file.schema_arrow.names, str(path), columns)
+            for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=sorted(set(columns.values()))):
+                for record in batch.to_pylist():
+                    number += 1
+                    yield _at(path, number), record
+    except BertwrightError:
+        raise
+    except FileNotFoundError:
+        raise BertwrightError("no such file", where=path, fix="check the spelling") from None
+    except (pyarrow.ArrowException, ArithmeticError, NotImplementedError, OSError, ValueError) as error:
+        what = f"not readable as Parquet ({error!s:.120})"
+        where = f"{path}, after row {number:,}" if number else path
+        raise BertwrightError(what, where=where, fix="make or download the file again") from None
 
 
 def _tab_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     for number, line in enumerate(read_lines(path), start=1):
-        if line.strip(" \n"):
-            yield number, line.removesuffix("\n").split("\t")
+        if line.strip(" \n"):  # of tabs alone: a row of empty cells
+            fields = line.split("\t")
+            fields[-1] = fields[-1].removesuffix("\n")
+            yield number, fields
 
 
 def _comma_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     reader = csv.reader(read_lines(path), strict=True)
     number = 1
+    limit = csv.field_size_limit(LONGEST_CELL)  # of the whole process, hence put back
     try:
         for fields in reader:
-            if any(map(str.strip, fields)):
+            if len(fields) > 1 or not all(map(_is_blank, fields)):
                 yield number, fields
             number = reader.line_num + 1
     except csv.Error as error:
         fix = "look for a double quote that is not closed, or not doubled inside a quoted field"
+        fix = _fix("\r", fix) if "new-line" in str(error) else fix
         raise BertwrightError(f"not valid CSV ({error})", where=_at(path, number), fix=fix) from None
+    finally:
+        csv.field_size_limit(limit)
 
 
 def _named(
-    rows: Iterator[tuple[int, list[str]]], path: Path, columns: Mapping[str, str], header: Sequence[str] | None
+    rows: Iterator[tuple[int, list[str]]], path: Path, columns: Mapping[str, str], header: Sequence[str]
 ) -> Iterator[_Record]:
-    if header is None:
+    names = list(header)
+    if names:
+        _check_header(names, "--columns", columns)
+    else:
         number, first = next(rows, (1, []))
         if not first:
             raise BertwrightError("the file is empty", where=path)
-        header = [name.strip() for name in first]
-        _check_header(header, _at(path, number), columns)
+        names = [name.strip() for name in first]
+        _check_header(names, _at(path, number), columns)
+    empty = 0
     for number, fields in rows:
-        if len(fields) != len(header):
-            raise BertwrightError(
-                f"expected {len(header)} columns, found {len(fields)}",
-                where=_at(path, number),
-                fix="save it as .jsonl, or as .csv with double quotes around texts that hold commas, tabs or line ends",
-            )
-        yield _at(path, number), dict(zip(header, fields, strict=True))
+        if len(fields) != len(names):
+            raise _uneven(len(names), fields, _at(path, number))
+        if header and fields == names:
+            fix = "leave out --columns, which is for files whose first line is data"
+            raise BertwrightError("this line names the columns", where=_at(path, number), fix=fix)
+        if all(map(_is_blank, fields)):
+            empty += 1
+            continue
+        yield _at(path, number), dict(zip(names, fields, strict=True))
+    if empty:
+        _log.warning("%s: left out %d rows of which every cell is empty", path, empty)
+
+
+def _uneven(expected: int, fields: Sequence[str], where: str) -> BertwrightError:
+    fix = "save it as .jsonl, or as .csv with double quotes around texts that hold commas, tabs or line ends"
+    if len(fields) == 1:
+        fix = next((_other(one, to) for one, to in _SEPARATORS if fields[0].count(one) == expected - 1), fix)
+    return BertwrightError(f"expected {expected} columns, found {len(fields)}", where=where, fix=fix)
 
 
 def _check_header(header: Sequence[str], where: str, columns: Mapping[str, str]) -> None:
@@ -142,28 +227,54 @@ def _check_header(header: Sequence[str], where: str, columns: Mapping[str, str])
 
 
 def _missing(name: str, role: str, where: str, known: Sequence[str]) -> BertwrightError:
-    fix = f"name the right one with --{role.replace('_', '-')}-column"
-    for delimiter, remedy in (("\t", "rename it to .tsv"), (";", "save it with commas"), (",", "rename it to .csv")):
-        if len(known) == 1 and delimiter in known[0]:
-            fix = f"the columns look separated by {delimiter!r}: {remedy}"
-    found = ", ".join(map(repr, known))
-    return BertwrightError(f"no column {name!r}{nearest(name, known)}; there is {found}", where=where, fix=fix)
+    kind, _, several = role.partition(":")
+    fix = f"name the right one with --{kind.replace('_', '-')}-column{'s' if several else ''}"
+    if len(known) == 1:
+        fix = next((_other(one, remedy) for one, remedy in _SEPARATORS if one in known[0]), _fix(known[0], fix))
+    elif any("\r" in each for each in known):
+        fix = _fix("\r", fix)
+    names = [each if len(each) <= 60 else f"{each[:60]}..." for each in known[:20]]
+    found = ", ".join(map(repr, names)) + (f" and {len(known) - 20} more" if len(known) > 20 else "")
+    return BertwrightError(f"no column {name!r}{nearest(name, names)}; there is {found}", where=where, fix=fix)
 
 
-def _pick(where: str, record: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, str]:
-    values = {}
+def _other(separator: str, remedy: str) -> str:
+    return f"the columns look separated by {separator!r}: {remedy}"
+
+
+def _fix(line: str, fix: str) -> str:
+    """Return what to do about a line, unless it is many: of a file that ends its lines as old Macs did."""
+    return "its lines end in CR alone: tr '\\r' '\\n' < OLD > NEW makes them end in LF" if "\r" in line else fix
+
+
+def _pick(where: str, record: Mapping[str, Any], columns: Mapping[str, str], raw: Collection[str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
     for role, name in columns.items():
         if name not in record:
             raise _missing(name, role, where, list(record))
-        value = "" if record[name] is None else record[name]
-        if isinstance(value, bool | int | float) and role == "label":
+        value = record[name]
+        if value is None or (isinstance(value, float) and math.isnan(value)):  # what pandas writes for nothing
+            value = ""
+        if role in raw:
+            values[role] = value
+            continue
+        if isinstance(value, bool | int | float) and role == "label" and value not in (math.inf, -math.inf):
             value = json.dumps(value)
         if not isinstance(value, str):
-            raise BertwrightError(f"column {name!r} must hold text, not {json.dumps(value)[:40]}", where=where)
-        if not value.strip():
+            raise BertwrightError(f"column {name!r} must hold text, not {shown(value)}", where=where)
+        if _is_blank(value):
             raise BertwrightError(f"column {name!r} is empty", where=where, fix="fill it in, or take the row out")
         values[role] = value
     return values
+
+
+def shown(value: Any) -> str:
+    """Return a value for a message, long and deep ones with their beginning alone."""
+    return _SHORT.repr(value)
+
+
+def _is_blank(cell: str) -> bool:
+    return not cell or cell.isspace()  # no copy, as `strip` makes of a long text
 
 
 def _at(path: Path, number: int) -> str:

@@ -2,8 +2,8 @@
 
     examples = ClassifyTask(text_column="sentence").read(Path("train.tsv"))
 
-Paper: 4.1. Differs: google-research/bert run_classifier.py cuts long texts; with `windows` they are seen whole, the head
-answers each window from its [CLS], and the mean of the answers counts, in training as in prediction.
+Paper: 4.1. Differs: google-research/bert run_classifier.py cuts long texts; with `windows` they are seen whole, the
+head answers each window from its [CLS], and the mean of the answers counts, in training as in prediction.
 """
 
 from __future__ import annotations
@@ -81,6 +81,14 @@ class TextTask(TextOptions, Task):
             wanted = "one text" if self.text_pair_column is None else "a pair of texts"
             raise BertwrightError(f"this model answers {wanted}", where=where)
         return Example(text, text_pair, where=where)
+
+    def typed(self, words: Sequence[str]) -> list[Any]:
+        """Return the texts, or pairs of neighbouring ones if the task is about pairs."""
+        if self.text_pair_column is None:
+            return list(words)
+        if len(words) % 2:
+            raise BertwrightError(f"this model answers pairs of texts, and there are {len(words)} texts")
+        return list(zip(words[::2], words[1::2], strict=True))
 
     def encode(self, examples: Sequence[Example], wordpiece: WordPiece, max_length: int) -> list[Feature]:
         """Turn each example into [CLS] text [SEP], or [CLS] text [SEP] pair [SEP]; with `windows`, into several."""

@@ -1,7 +1,7 @@
 """The data of fine-tuning: a task's features, shuffled anew in every epoch and cut into steps and micro-batches.
 
-    stream = FeatureStream(features, task, batch_size=32, micro_batch_tokens=8_192, seed=0)
-    stream.batches_at(0).micro_batches
+stream = FeatureStream(features, task, batch_size=32, micro_batch_tokens=8_192, seed=0)
+stream.batches_at(0).micro_batches
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ class FeatureStream:
     def __init__(
         self, features: Sequence[Feature], task: Task, *, batch_size: int, micro_batch_tokens: int, seed: int
     ) -> None:
-        groups = (places for _, places in by_example(features)) if task.together else ([i] for i in range(len(features)))
+        groups = (
+            (places for _, places in by_example(features)) if task.together else ([i] for i in range(len(features)))
+        )
         self.units = [[features[place] for place in places] for places in groups]
         self.task = task
         self.batch_size = batch_size

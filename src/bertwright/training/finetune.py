@@ -32,6 +32,7 @@ from bertwright.model.hub import bert_folder
 from bertwright.model.weights import load_model
 from bertwright.predict import Predictor
 from bertwright.tasks import Example, Task, TaskObjective, save_fine_tuned, task_to_json
+from bertwright.tasks.checking import check_examples
 from bertwright.text.wordpiece import WordPiece
 from bertwright.training.checkpoint import RunFolder
 from bertwright.training.features import FeatureStream
@@ -190,8 +191,9 @@ class _Attempt:
         _require_room(model_config, config, self.init)
         model = self._model(folder, model_config).to(device)
         model.compute_dtype = dtype
+        features = self.task.encode(train, wordpiece, config.max_length)
         stream = FeatureStream(
-            self.task.encode(train, wordpiece, config.max_length),
+            features,
             self.task,
             batch_size=config.batch_size,
             micro_batch_tokens=config.micro_batch_tokens,
@@ -201,7 +203,9 @@ class _Attempt:
         with RunFolder.create(
             self.out, self._run_config(config, source), resume=resume, tensorboard=config.tensorboard
         ) as run:
-            run.write_json("data.json", {"train_examples": len(train), "dev_examples": len(dev)})
+            check = check_examples(self.task, train, features, wordpiece, dev=dev)
+            run.write_json("data.json", check.to_json())
+            on_event({"kind": "check", "check": check})
             judge = _Judge(model, self.task, wordpiece, config.max_length, dev, run)
             fit(
                 model,

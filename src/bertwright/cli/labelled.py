@@ -1,0 +1,128 @@
+"""The commands about labelled data itself, and the suites over several sets: check, score, glue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from bertwright.cli import console, view
+from bertwright.cli.console import print_json
+from bertwright.cli.flags import Output, Switch, TaskChanges, Training
+from bertwright.cli.task_view import print_check, print_per_class
+from bertwright.config import FinetuneConfig
+from bertwright.messages import language, say
+
+
+def check(
+    file: Path,
+    /,
+    *,
+    task: str,
+    dev: Path | None = None,
+    init: Path | None = None,
+    max_length: int = 0,
+    changes: TaskChanges = TaskChanges(),
+    output: Output = Output(),
+) -> None:
+    """Look at labelled examples before anything is trained: balance, doubles, contradictions, what would be cut.
+
+    Args:
+        file: File of labelled examples.
+        task: classify, regress, choice, qa or tag.
+        dev: Examples of the same kind, to find those that are in both files.
+        init: Model or vocabulary folder, to tell lengths and show examples token by token.
+        max_length: Longest input, tokens; 0: the task's usual one.
+    """
+    from bertwright.tasks import task_from_json
+    from bertwright.tasks.checking import check_examples
+    from bertwright.text.wordpiece import WordPiece
+
+    asked = task_from_json({"name": task, "options": changes.to_json()})
+    examples = asked.read(file)
+    asked = asked.learn(examples)
+    others = asked.read(dev) if dev else []
+    wordpiece = WordPiece.load(init) if init else None
+    features = asked.encode(examples, wordpiece, max_length or asked.usual_length) if wordpiece else []
+    found = check_examples(asked, examples, features, wordpiece, dev=others)
+    print_json(found.to_json()) if output.json else print_check(found, language(), console.out)
+
+
+def score(
+    kind: str,
+    /,
+    *,
+    predictions: Path,
+    data: Path | None = None,
+    changes: TaskChanges = TaskChanges(),
+    output: Output = Output(),
+) -> None:
+    """Score a file of predictions by the official rules, whoever made them.
+
+    Args:
+        kind: squad, cmrc, conll; a task of GLUE, such as MRPC; or classify, regress, choice, qa, tag.
+        predictions: SQuAD's object of answers by id, GLUE's TSV, CoNLL columns, or the lines that `predict` prints.
+        data: File of the right answers; CoNLL columns may hold both.
+    """
+    from bertwright.scoring import score_predictions
+
+    scores = score_predictions(kind, data, predictions, **changes.to_json())
+    if output.json:
+        print_json(scores)
+        return
+    per_class = scores.pop("per_class", {})
+    view.print_facts(scores)
+    print_per_class(per_class)
+
+
+def glue(
+    folder: Path,
+    /,
+    *,
+    init: Path,
+    out: Path,
+    tasks: Annotated[list[str], Parameter(consume_multiple=True, negative="")] = [],  # noqa: B006
+    grid: Literal["paper"] | None = None,
+    seeds: int = 1,
+    resume: Switch = False,
+    config: Path | None = None,
+    dials: Annotated[FinetuneConfig, Training] = FinetuneConfig(),
+    output: Output = Output(),
+) -> None:
+    """Fine-tune, score and answer every task of GLUE that is there, and make the leaderboard's submission.zip.
+
+    Args:
+        folder: Holds a folder for each task, as downloaded: CoLA, SST-2, MRPC, STS-B, QQP, MNLI, QNLI, RTE, WNLI, AX.
+        init: Model folder to start each task from, or a name on the hub.
+        out: Folder for a run of each task, glue.json and submission.zip.
+        tasks: Names of the tasks; by default all that are there.
+        grid: Try all of the paper's settings for each task, and keep the best on dev.
+        seeds: Runs of each setting, with neighbouring seeds.
+        resume: Go on with what is in --out.
+        config: JSON file of training settings, such as another run's config.json.
+    """
+    from bertwright.glue import SUBMISSION_FILE, run_glue
+    from bertwright.training.finetune import finetune
+    from bertwright.training.trials import finetune_trials
+
+    single = grid is None and seeds == 1
+    shown = view.TrainingView(language(), quiet=output.quiet)
+    with shown:
+        report = run_glue(
+            folder,
+            init,
+            out,
+            tasks=tasks or None,
+            config=dials,
+            options={} if single else {"grid": grid, "seeds": seeds},
+            train_one=finetune if single else finetune_trials,
+            resume=resume,
+            on_event=shown,
+        )
+    if output.json:
+        print_json(report)
+        return
+    view.print_facts({name: each["scores"] for name, each in report["tasks"].items()})
+    view.print_facts(report["dev"])
+    console.err.print(say("saved", language(), path=out / SUBMISSION_FILE))
