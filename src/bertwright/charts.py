@@ -177,4 +177,4 @@ def _tick(value: float) -> str:
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:g}{letter}"
-    return f"{value:.4g}"
+    return f"{value:.6g}"

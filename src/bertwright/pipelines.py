@@ -9,9 +9,9 @@
 The numbers are those of `Predictor.predict` and `Embedder`, which do the work. One thing gives one answer, a list gives
 a list, and anything else that can be looped over gives an iterator.
 
-Differs: transformers answers some lists of one as if they were that one; here a list is always answered by a list. A
-lone text is classified into a list of one label, as there. Texts too long are cut and counted. Names are found
-word by word, as its `aggregation_strategy="first"` does.
+Differs: transformers answers some lists of one as if they were that one; here a list is always answered by a list. As
+there, a lone text is classified into a list of one label, and a lone list of words tagged into a list of one answer.
+Names are found word by word, as with its `aggregation_strategy="first"`. Texts too long are cut and counted.
 """
 
 from __future__ import annotations
@@ -80,10 +80,12 @@ class Pipeline:
             raise BertwrightError("expected texts, not a whole table", fix="give one column, such as table['text']")
         if hasattr(inputs, "tolist"):  # an array, or a column of a table
             inputs = inputs.tolist()
-        if self._is_one(inputs, options):
+        if isinstance(inputs, str | Mapping | tuple):  # a tuple is a pair
             [answer] = self._kind.answer(self.engine, [inputs], 1, **options)
             return [answer] if alone else answer
         if isinstance(inputs, list):
+            if inputs and options.get("is_split_into_words") and all(isinstance(word, str) for word in inputs):
+                inputs = [inputs]
             return self._kind.answer(self.engine, inputs, 1, **options)
         try:
             stream = iter(inputs)
@@ -96,14 +98,6 @@ class Pipeline:
         while chunk := list(islice(inputs, chunk_size)):
             yield from self._kind.answer(self.engine, chunk, first, **options)
             first += len(chunk)
-
-    @staticmethod
-    def _is_one(inputs: Any, options: Mapping[str, Any]) -> bool:
-        """Tell whether this is one thing to ask about: a tuple is a pair, a list of words may be one text."""
-        if isinstance(inputs, str | Mapping | tuple):
-            return True
-        words = options.get("is_split_into_words") and isinstance(inputs, list)
-        return bool(words) and all(isinstance(word, str) for word in inputs)
 
     def _checked(self, options: Mapping[str, Any]) -> dict[str, Any]:
         known = self._kind.options

@@ -111,7 +111,8 @@ def part_of(run: Path, lang: Lang, *, title: str | None = None) -> Part:
     kept = _read(run / "best.json", {})
     best = None if pretraining else _best(evals, kept)
     part.problem = _problem(kept, lang)
-    spoilt = (_read(folder / "best.json", {}) for folder in sorted(run.glob("degenerate-*")))
+    best_trial = _best_trial(run, trials)
+    spoilt = (_read(folder / "best.json", {}) for folder in sorted((best_trial or run).glob("degenerate-*")))
     part.restarts = [problem for each in spoilt if (problem := _problem(each, lang))]
     part.tiles = _tiles(train, evals, best, lang)
     part.charts = _charts(train, evals, lang)
@@ -119,7 +120,7 @@ def part_of(run: Path, lang: Lang, *, title: str | None = None) -> Part:
     part.trials = sections.trials_table(trials, lang)
     part.epochs = None if pretraining else sections.epochs_table(evals, best, lang)
     _add_evaluation(part, _read(run / "evaluation.json", {}), lang)
-    _add_facts(part, run, _best_trial(run, trials), lang)
+    _add_facts(part, run, best_trial, lang)
     return part
 
 
@@ -135,7 +136,9 @@ def _add_evaluation(part: Part, evaluation: Row, lang: Lang) -> None:
     part.diagrams = [each for each in found if each]
     part.mistakes = sections.mistakes(evaluation, lang)
     if others := sections.other_details(evaluation):
-        part.facts.append((say("report_details", lang), _flat(others), True))
+        named = [(say(f"detail_{name}", lang) if f"detail_{name}" in MESSAGES else name, value)
+                 for name, value in _flat(others)]  # fmt: skip
+        part.facts.append((say("report_details", lang), named, True))
 
 
 def _add_facts(part: Part, run: Path, best_trial: Path | None, lang: Lang) -> None:
@@ -174,7 +177,9 @@ def read_metrics(path: Path) -> tuple[list[Row], list[Row]]:
             if number == len(lines):
                 break
             raise BertwrightError("not a line of JSON", where=f"{path}, line {number}") from None
-        if row.get("kind") in ("train", "eval"):
+        if not isinstance(row, dict) or not isinstance(row.get("step", 0), int):
+            raise BertwrightError("not a row of metrics", where=f"{path}, line {number}")
+        if row.get("kind") in ("train", "eval") and "step" in row:
             rows[row["kind"], row["step"]] = row
     ordered = [rows[key] for key in sorted(rows, key=lambda key: key[1])]
     return [row for row in ordered if row["kind"] == "train"], [row for row in ordered if row["kind"] == "eval"]
@@ -206,9 +211,9 @@ def _best(evals: list[Row], kept: Row) -> Row | None:
 def _tiles(train: list[Row], evals: list[Row], best: Row | None, lang: Lang) -> list[tuple[str, str]]:
     last = evals[-1] if evals else train[-1] if train else {}
     name = say("dev" if best else "held_out" if evals else "train", lang)
-    shown = best or {}
+    shown, colon = best or {}, "：" if lang == "zh" else ": "
     tiles = [
-        (f"{name}: {score_label(score, lang)}", score_text(score, shown[score], sign=PERCENT))
+        (f"{name}{colon}{score_label(score, lang)}", score_text(score, shown[score], sign=PERCENT))
         for score in score_names(shown)[:MOST_TILES]
     ]
     for prefix, label in (("mlm", "MLM"), ("nsp", "NSP")):

@@ -46,7 +46,7 @@ _NEEDED: dict[str, tuple[str, type | tuple[type, ...], str]] = {
 """The key of a prediction that counts, by task, and what it holds."""
 
 _ASKED = ("id", "text", "text_pair")
-"""Keys under which a prediction may tell what was asked; of a choice, `text` is the answer."""
+"""Keys under which a prediction may tell what was asked."""
 
 
 def kinds() -> tuple[str, ...]:
@@ -289,7 +289,7 @@ def _number(text: str, where: str) -> float:
 
 def _score_task(task: Task, data: Path, predictions: Path) -> dict[str, float]:
     examples, rows = task.read(data), _json_rows(predictions)
-    _require_matching(rows, examples, predictions, ("id", "text_pair") if task.name == "choice" else _ASKED)
+    _require_matching(rows, examples, predictions)
     multi_label = isinstance(task, ClassifyTask) and task.multi_label
     needed = ("labels", list, "a list") if multi_label else _NEEDED.get(task.name)
     values = [] if needed is None else [_value(where, row, *needed) for where, row in rows]
@@ -335,15 +335,13 @@ def _json_rows(path: Path) -> list[Row]:
     return rows
 
 
-def _require_matching(
-    rows: Sequence[Row], examples: Sequence[Example], path: Path, keys: Sequence[str] = _ASKED
-) -> None:
+def _require_matching(rows: Sequence[Row], examples: Sequence[Example], path: Path) -> None:
     """Refuse predictions of other rows than the file's, as far as they tell what was asked."""
     if len(rows) != len(examples):
         raise BertwrightError(f"{len(rows):,} predictions for {len(examples):,} labelled rows", where=path,
                               fix="look whether the two files belong together")  # fmt: skip
     for (where, row), example in zip(rows, examples, strict=True):
-        for key in keys:
+        for key in _ASKED:
             if key in row and row[key] != (expected := getattr(example, key)):
                 what = f"{key!r} is {row[key]!r:.60} here, and {expected!r:.60} in {example.where}"
                 raise BertwrightError(what, where=where, fix="look whether the two files belong together")

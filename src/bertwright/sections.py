@@ -124,7 +124,7 @@ def trials_table(trials: Row, lang: Lang) -> Table | None:
         cells = [_value(setting[dial]) for dial in dials] or [str(setting["name"])]
         rows.append([*cells, number, *(_spread(name, setting["seeds"].values()) for name in names)])
     heads = dials or [say("report_setting", lang)]
-    columns = [(head, bool(dials)) for head in heads] + [(say("report_seeds", lang), False)]
+    columns = [(head, bool(dials)) for head in heads] + [(say("report_seeds", lang), True)]
     return Table(
         columns + [(score_label(name, lang), True) for name in names], rows, 0, say("report_trials_note", lang)
     )

@@ -7,6 +7,7 @@ import inspect
 import io
 import itertools
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bertwright.cli import app, explain, run, view
+from bertwright.cli import app, console, explain, run, view
 from bertwright.config import BertConfig, DataConfig, FinetuneConfig, PretrainConfig, VocabConfig, save_json
 from bertwright.data.show import ExampleView, TokenView
 from bertwright.errors import BertwrightError
@@ -323,6 +324,41 @@ def test_fine_tuning_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "dev step 10 · loss 0.500 accuracy 90.0% F1 85.0%\n"
 
 
+@pytest.mark.parametrize(
+    ("scores", "line"),
+    [
+        (
+            {"accuracy": 0.9, "f1": 0.85, "macro_f1": 0.8, "mcc": 0.75},
+            "accuracy 90.0% F1 85.0% macro F1 80.0% MCC 0.750",
+        ),
+        ({"mse": 0.51234, "spearman": 0.7, "pearson": -0.25}, "Pearson -0.250 Spearman 0.700 MSE 0.5123"),
+        ({"f1": 0.6, "exact": 0.5, "unanswerable_accuracy": 1.0}, "EM 50.0% F1 60.0% right if unanswerable 100.0%"),
+        (
+            {"precision": 0.1, "recall": 0.2, "f1": 0.3, "accuracy": 0.9},
+            "F1 30.0% precision 10.0% recall 20.0% accuracy 90.0%",
+        ),
+        ({"micro_f1": 0.1, "macro_f1": 0.2, "accuracy": 0.3}, "micro F1 10.0% macro F1 20.0% accuracy 30.0%"),
+        ({"my[b]score": 3.0}, "my[b]score 3"),
+    ],
+)
+def test_every_tasks_scores_are_in_the_line(
+    scores: dict[str, float], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with view.TrainingView("en") as shown:
+        shown({"kind": "eval", "step": 1_000, "loss": 0.5, **scores})
+    assert capsys.readouterr().err == f"dev step 1,000 · loss 0.500 {line}\n"
+
+
+def test_a_tasks_scores_in_the_panel_in_chinese(screen: io.StringIO) -> None:
+    with view.TrainingView("zh") as shown:
+        shown({"kind": "start", "step": 0, "steps": 10})
+        shown({"kind": "train", "step": 5, "loss": 1.5, "lr": 1e-5, "tokens_per_second": 10, "mfu": 0.1})
+        shown({"kind": "eval", "step": 5, "loss": 0.5, "exact": 0.5, "f1": 0.6})
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue())
+    assert "损失 1.500" in plain
+    assert "开发集 步 5 · 损失 0.500 精确匹配率 50.0% F1 值 60.0%" in plain
+
+
 def test_quiet_training_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with view.TrainingView("en", quiet=True) as shown:
         for event in ({"kind": "start", "steps": 10}, TRAIN, EVAL):
@@ -402,7 +438,7 @@ def test_gaps_are_shown_one_by_one(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_json_is_one_line_whatever_the_width(capsys: pytest.CaptureFixture[str]) -> None:
     value = {"text": "很长 " * 200, "markup": "[bold]"}
-    view.print_json(value)
+    console.print_json(value)
     shown = capsys.readouterr().out
     assert shown.count("\n") == 1
     assert json.loads(shown) == value

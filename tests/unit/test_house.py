@@ -24,6 +24,7 @@ GROUND = (
     "config",
     "files",
     "messages",
+    "options",
     "processes",
     "recipes",
     "text.corpus",

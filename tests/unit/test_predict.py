@@ -293,6 +293,5 @@ def test_a_tagger_does_not_pass_for_a_classifier(classifier, tmp_path):
     classifier.model.save_pretrained(tmp_path / "model", classifier.wordpiece)
     config = json.loads((tmp_path / "model/config.json").read_text())
     (tmp_path / "model/config.json").write_text(json.dumps(config | {"architectures": ["BertForTokenClassification"]}))
-    tagger = Predictor.load(tmp_path / "model")
-    with pytest.raises(BertwrightError, match=r"not fine-tuned for a task \(its heads: tag\)"):
-        tagger.predict(["a text"])
+    [answer] = Predictor.load(tmp_path / "model").predict(["a text"])
+    assert len(answer["tags"]) == 2

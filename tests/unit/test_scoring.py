@@ -301,7 +301,7 @@ def test_questions_words_and_choices(squad, written):
     refused("not as the task tag", kind="tag", data=gold, predictions=written("p.jsonl", lines(rows)))
 
     data = written("dev.jsonl", lines({"prompt": "I", "choices": ["am", "is"], "label": 0} for _ in range(4)))
-    rows = [{"choice": number % 2, "text": "am", "score": 0.5} for number in range(4)]
+    rows = [{"choice": number % 2, "answer": "am", "score": 0.5} for number in range(4)]
     assert score_predictions("choice", data, written("p.jsonl", lines(rows)))["accuracy"] == 0.5
 
 

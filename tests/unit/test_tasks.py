@@ -177,10 +177,12 @@ def test_pairs_are_read_by_their_columns(written):
 def test_examples_of_typed_text_are_checked():
     with pytest.raises(BertwrightError, match="the text is empty"):
         ClassifyTask().example(" \n")
-    with pytest.raises(BertwrightError, match="classifies one text"):
-        ClassifyTask().example("a", "b")
-    with pytest.raises(BertwrightError, match="classifies a pair of texts"):
+    with pytest.raises(BertwrightError, match="text 3: this model answers one text"):
+        ClassifyTask().example(("a", "b"), where="text 3")
+    with pytest.raises(BertwrightError, match="answers a pair of texts"):
         ClassifyTask(text_pair_column="b").example("a")
+    with pytest.raises(BertwrightError, match="unknown key 'txt'"):
+        ClassifyTask().example({"txt": "a"})
 
 
 def test_scoring_needs_labels():

@@ -152,6 +152,10 @@ class ChoiceTask(ChoiceOptions, Task):
         texts = _checked(choices, [f"choices[{place}]" for place in range(len(choices))], where)
         return Example(given["prompt"], given.get("stem"), where=where, choices=texts)
 
+    def typed(self, words: Sequence[str]) -> list[Any]:
+        """Return the one question that words ask: the prompt, and then its endings."""
+        return [(words[0], list(words[1:]))]
+
     def encode(self, examples: Sequence[Example], wordpiece: WordPiece, max_length: int) -> list[Feature]:
         """Turn every ending into [CLS] prompt [SEP] stem ending [SEP]; with `windows`, into as many as show the prompt.
 
@@ -245,7 +249,7 @@ class ChoiceTask(ChoiceOptions, Task):
             scores = torch.stack([each.mean() for each in windows]).float().softmax(0).tolist()
             choice = max(range(len(scores)), key=scores.__getitem__)
             text = examples[index].choices[choice]
-            found.append({"choice": choice, "text": text, "score": scores[choice], "scores": scores})
+            found.append({"choice": choice, "answer": text, "score": scores[choice], "scores": scores})
         return found
 
     def score(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> dict[str, float]:

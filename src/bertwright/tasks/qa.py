@@ -122,10 +122,9 @@ class QATask(QAOptions, Task):
         return Example(question, context, where=where)
 
     def typed(self, words: Sequence[str]) -> list[Any]:
-        """Return pairs of neighbouring texts, a question and its context."""
+        """Return questions and their contexts, by turns."""
         if len(words) % 2:
-            what = f"this model answers a question about a context, and there are {len(words)} texts"
-            raise BertwrightError(what, fix="give each question and behind it its context")
+            raise BertwrightError(f"expected a question and its context by turns, found {len(words)} texts")
         return list(zip(words[::2], words[1::2], strict=True))
 
     def encode(self, examples: Sequence[Example], wordpiece: WordPiece, max_length: int) -> list[Feature]:

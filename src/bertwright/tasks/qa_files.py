@@ -174,11 +174,16 @@ def _parquet_rows(path: Path) -> Iterator[_Item]:
     number = 0
     try:
         with parquet.ParquetFile(str(path)) as file:
-            names = [name for name in file.schema_arrow.names if name in _COLUMNS]
-            for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=names):
+            names = dict.fromkeys(file.schema_arrow.names, "")
+            for key in ("question", "context"):
+                _value(names, key, str, str(path))
+            wanted = [name for name in names if name in _COLUMNS]
+            for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=wanted):
                 for record in batch.to_pylist():
                     number += 1
                     yield f"{path}, row {number:,}", record, None
+    except BertwrightError:
+        raise
     except FileNotFoundError:
         raise BertwrightError("no such file", where=path, fix="check the spelling") from None
     except (pyarrow.ArrowException, ArithmeticError, NotImplementedError, OSError, ValueError) as error:

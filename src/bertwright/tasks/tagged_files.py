@@ -149,13 +149,13 @@ class _Layout:
     def __init__(self, path: Path, lines: Sequence[str], options: TagOptions, *, labelled: bool) -> None:
         rows = (line for line in lines if line.strip(" \t\n") and not line.startswith(("#", _DOCUMENT)))
         first = next(rows, "") or next((line for line in lines if line.startswith("#")), "")
-        self.path, self.tabs, self.plain = path, "\t" in first.rstrip("\t\n"), options.scheme == "plain"
-        self.count = len(self.split(first))
+        self.path, self.tabs = path, "\t" in first.rstrip("\t\n")
+        self.count = len(fields := self.split(first))
+        self.seen = None  # the column where tags of entities were seen, also where nobody asks for them
+        if options.scheme != "plain" and -self.count <= options.tag_column < self.count:
+            self.seen = options.tag_column if is_chunk_tag(fields[options.tag_column]) else None
         self.conllu = self.tabs and self.count == 10 and first.startswith("1")
         self.token, self.tag = self._column(options.token_column), -1
-        if "\r" in first:
-            fix = "tr '\\r' '\\n' < OLD > NEW makes them end in LF"
-            raise BertwrightError("its lines end in CR alone", where=path, fix=fix)
         if labelled and first:
             self.tag = self._column(options.tag_column)
             if self.tag == self.token:
@@ -177,7 +177,7 @@ class _Layout:
         """Return whether a row at the head of a sentence is one, and cannot be a word with a tag."""
         if not line.startswith("#"):
             return False
-        return len(fields) != self.count or (self.tag >= 0 and not self.plain and not is_chunk_tag(fields[self.tag]))
+        return len(fields) != self.count or (self.seen is not None and not is_chunk_tag(fields[self.seen]))
 
     def word(self, fields: Sequence[str], number: int) -> str:
         """Return a row's word, and see that its columns are all there."""
@@ -199,6 +199,9 @@ class _Layout:
 def _documents(path: Path, options: TagOptions, *, labelled: bool) -> list[list[Sentence]]:
     """Return the sentences of each document."""
     lines = list(read_lines(path))
+    if lines and "\r" in lines[0]:
+        fix = "tr '\\r' '\\n' < OLD > NEW makes them end in LF"
+        raise BertwrightError("its lines end in CR alone", where=path, fix=fix)
     layout = _Layout(path, lines, options, labelled=labelled)
     documents: list[list[Sentence]] = [[]]
     sentence: Sentence | None = None

@@ -201,7 +201,9 @@ def decode_lines(lines: Iterable[bytes], name: object) -> Iterator[str]:
         only_ascii = only_ascii and text.isascii()
         if row == 1:
             text = text.removeprefix("\ufeff")
-        yield text.removesuffix("\n").removesuffix("\r") + "\n"
+        if text[-2:] == "\r\n" or text[-1:] != "\n":
+            text = text.removesuffix("\n").removesuffix("\r") + "\n"
+        yield text
 
 
 def _open(path: Path) -> io.BufferedReader:
