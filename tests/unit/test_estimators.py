@@ -357,11 +357,12 @@ def test_in_a_pipeline(quick):
     assert steps.fit(TEXTS, LABELS).predict(TEXTS).shape == (30,)
 
 
+@pytest.mark.slow
 def test_real_sentences(minilm, shared_data):
     rows = (shared_data / "tasks" / "en" / "SST-2" / "train.tsv").read_text(encoding="utf-8").splitlines()[1:61]
     texts, labels = zip(*(row.split("\t") for row in rows), strict=True)
-    classifier = BertClassifier(minilm, epochs=4, lr=1e-4, batch_size=8, max_length=48)
-    scores = cross_val_score(classifier, list(texts), list(map(int, labels)), cv=3)
+    classifier = BertClassifier(minilm, epochs=3, lr=1e-4, batch_size=8, max_length=48)
+    scores = cross_val_score(classifier, list(texts), list(map(int, labels)), cv=2)
     assert scores.mean() > max(labels.count("0"), labels.count("1")) / 60
 
 

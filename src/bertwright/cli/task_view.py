@@ -88,9 +88,11 @@ def write_answers(task: Task, examples: Sequence[Example], answers: Sequence[Pre
         case ("squad", "qa"):
             print_json({example.id: answer["answer"] for example, answer in zip(examples, answers, strict=True)})
         case ("conll", "tag"):
+            from bertwright.tasks import TagTask
             from bertwright.tasks.tagged_files import conll_lines
 
-            for line in conll_lines(examples, answers):
+            assert isinstance(task, TagTask)
+            for line in conll_lines(examples, answers, scheme=task.scheme):
                 out.out(line, highlight=False)
         case _:
             raise BertwrightError(f"answers of the task {task.name!r} have no form {form!r}", fix="leave --format out")

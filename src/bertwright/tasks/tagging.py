@@ -54,7 +54,6 @@ class TagTask(TagOptions, Task):
     """A tag for every word; words whose tags belong together are an entity, unless the tags are `plain`."""
 
     name: ClassVar[str] = "tag"
-    head_name: ClassVar[str] = "tag"
     reads_text_files: ClassVar[bool] = True
 
     labels: tuple[str, ...] = ()
@@ -68,6 +67,11 @@ class TagTask(TagOptions, Task):
         if self.lstm_layers < 0 or self.lstm_size < 2 or self.lstm_size % 2:
             what = f"lstm_layers must not be negative and lstm_size a positive even number, not {self.lstm_layers}"
             raise BertwrightError(f"{what} and {self.lstm_size}")
+
+    @property
+    def head_name(self) -> str:  # type: ignore[override]  # of one class there are two heads
+        """Key of the head: another one for features, which is no head of Hugging Face's."""
+        return "tag" if self.features == "none" else "features"
 
     @property
     def plain(self) -> bool:
