@@ -120,7 +120,7 @@ CASES = {
     "tag": Case(TagTask(stride=2), write_tagged),
     "tag documents": Case(TagTask(scheme="bioes", stride=2, document_context=True), write_tagged),
     "tag plain": Case(TagTask(scheme="plain", stride=2), write_tagged),
-    "tag features": Case(TagTask(stride=2, features="weighted-sum-last-4", lstm_layers=1, lstm_size=8), write_tagged),
+    "tag features": Case(TagTask(stride=2, features="weighted-sum-last-4", lstm_layers=1, lstm_size=32), write_tagged),
     "regress": Case(RegressTask(text_pair_column="other"), write_numbers),
     "regress windows": Case(RegressTask(text_pair_column="other", windows=True, stride=1), write_numbers),
 }

@@ -46,7 +46,7 @@ class Check:
             "balance": self.balance,
             "contradictory_rows": self.contradictions,
             "overlapping_rows": self.overlaps,
-            "examples": self.shown,
+            "shown": self.shown,
         }
 
 
