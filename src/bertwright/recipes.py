@@ -75,13 +75,15 @@ PRESETS: dict[str, dict[str, Any]] = {
     "glue": {"batch_size": 32, "epochs": 3, "lr": 3e-5, "max_length": 128},
     "squad": {"batch_size": 32, "epochs": 3, "lr": 5e-5, "max_length": 384, "stride": 128},
     "squad2": {"batch_size": 48, "epochs": 2, "lr": 5e-5, "max_length": 384, "stride": 128},
+    "cmrc": {"batch_size": 32, "epochs": 2, "lr": 3e-5, "max_length": 384, "max_answer_length": 100, "rules": "cmrc"},
     "swag": {"batch_size": 16, "epochs": 3, "lr": 2e-5, "max_length": 128},
     "conll": {"batch_size": 16, "epochs": 4, "lr": 5e-5, "max_length": 256, "document_context": True},
 }
 """Settings of `bertwright finetune TASK --preset NAME`, flags by name.
 
 Paper: 4.1 (GLUE; of its three rates the middle one), 4.2, 4.3, 4.4. For CoNLL it names none: these are from its grid
-(A.3), with the document context of 5.3; run_squad.py has the stride and the lengths.
+(A.3), with the document context of 5.3; run_squad.py has the stride and the lengths. CMRC's are SQuAD's, for longer
+answers.
 """
 
 GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {

@@ -3,8 +3,9 @@
 import dataclasses
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,14 @@ import torch
 
 from bertwright.config import BertConfig
 from bertwright.evaluation import evaluate_examples
+from bertwright.model import machine
 from bertwright.model.bert import Bert
 from bertwright.predict import Predictor
 from bertwright.tasks import (
     TASKS,
     ChoiceTask,
     ClassifyTask,
+    QATask,
     RegressTask,
     TagTask,
     Task,
@@ -42,6 +45,7 @@ CONFIG = BertConfig(
     hidden_dropout_prob=0.0,
     attention_probs_dropout_prob=0.0,
 )
+machine.prepare()  # as loading a model does: the same arithmetic for all
 MAX_LENGTH = 24
 CONFIG_LENGTH = 32
 
@@ -109,6 +113,22 @@ def write_tagged(folder: Path) -> Path:
     return path
 
 
+def write_questions(folder: Path, *, empty: Collection[int] = (), long: int = 0) -> Path:
+    path = folder / "questions.jsonl"
+    rows = []
+    for number in range(8):
+        context = "very " * number + ("the film was good .", "a bad plot !")[number % 2]
+        text = ("good", "bad plot")[number % 2]
+        answers = {"text": [text], "answer_start": [context.index(text)]}
+        if number in empty:
+            answers = {"text": [], "answer_start": []}
+        context += " not so very bad" * 6 if number < long else ""
+        question = "was the film good" if number % 3 else "a plot"
+        rows.append({"id": f"q{number}", "question": question, "context": context, "answers": answers})
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
 CASES = {
     "classify": Case(ClassifyTask(), write_sentences),
     "classify pairs": Case(ClassifyTask(text_column="a", text_pair_column="b", label_column="same"), write_pairs),
@@ -117,6 +137,9 @@ CASES = {
     "choice": Case(ChoiceTask(), write_choices),
     "choice with stems": Case(ChoiceTask(stem_column="stem"), write_choices),
     "choice windows": Case(ChoiceTask(windows=True, stride=1), write_choices),
+    "qa": Case(QATask(stride=1), write_questions),
+    "qa without answers": Case(QATask(stride=1), partial(write_questions, empty=(2, 5))),
+    "qa windows": Case(QATask(stride=2), partial(write_questions, long=3)),
     "tag": Case(TagTask(stride=2), write_tagged),
     "tag documents": Case(TagTask(scheme="bioes", stride=2, document_context=True), write_tagged),
     "tag plain": Case(TagTask(scheme="plain", stride=2), write_tagged),

@@ -361,9 +361,9 @@ def test_in_a_pipeline(quick):
 def test_real_sentences(minilm, shared_data):
     rows = (shared_data / "tasks" / "en" / "SST-2" / "train.tsv").read_text(encoding="utf-8").splitlines()[1:61]
     texts, labels = zip(*(row.split("\t") for row in rows), strict=True)
-    classifier = BertClassifier(minilm, epochs=3, lr=1e-4, batch_size=8, max_length=48)
+    classifier = BertClassifier(minilm, epochs=4, lr=3e-4, batch_size=8, max_length=48)
     scores = cross_val_score(classifier, list(texts), list(map(int, labels)), cv=2)
-    assert scores.mean() > max(labels.count("0"), labels.count("1")) / 60
+    assert scores.mean() > 0.05 + max(labels.count("0"), labels.count("1")) / 60  # 0.75 where this was written
 
 
 def test_nothing_is_checked_before_fit_and_scikit_learn_is_imported_late():

@@ -39,7 +39,7 @@ class RunOptions:
     out: Path
     """Run folder: metrics.jsonl, model/ (the best epoch), report.html."""
     preset: str | None = None
-    """The paper's settings for glue, squad, squad2, swag or conll; flags and --config win over it."""
+    """The paper's settings for glue, squad, squad2, swag or conll, or like them for cmrc; flags and --config win."""
     grid: Literal["paper"] | None = None
     """Try all of the paper's batch sizes, learning rates and epochs, and keep the best on dev."""
     seeds: int = 1

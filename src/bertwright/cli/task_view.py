@@ -86,6 +86,8 @@ def write_answers(task: Task, examples: Sequence[Example], answers: Sequence[Pre
             for example, answer in zip(examples, answers, strict=True):
                 print_json(({} if example.id is None else {"id": example.id}) | answer)
         case ("squad", "qa"):
+            if nameless := next((example for example in examples if example.id is None), None):
+                raise BertwrightError("the question has no id", where=nameless.where, fix="leave --format out")
             print_json({example.id: answer["answer"] for example, answer in zip(examples, answers, strict=True)})
         case ("conll", "tag"):
             from bertwright.tasks import TagTask
