@@ -14,22 +14,31 @@ if TYPE_CHECKING:
     from bertwright.data.build import build_shards
     from bertwright.embedding import Embedder
     from bertwright.errors import BertwrightError
+    from bertwright.estimators import BertClassifier, BertRegressor, BertTagger
     from bertwright.evaluation import evaluate
     from bertwright.export import convert
+    from bertwright.glue import run_glue
     from bertwright.model.bert import Bert
+    from bertwright.pipelines import pipeline
     from bertwright.predict import Predictor
     from bertwright.recipes import get_recipe
-    from bertwright.tasks import ClassifyTask
+    from bertwright.scoring import score_predictions
+    from bertwright.tasks import ChoiceTask, ClassifyTask, QATask, RegressTask, TagTask
     from bertwright.text.vocabulary import train_vocabulary
     from bertwright.text.wordpiece import WordPiece
     from bertwright.training.finetune import finetune
     from bertwright.training.pretrain import pretrain
+    from bertwright.training.trials import finetune_trials
 
 _HOMES = {
     "Batch": "batch",
     "Bert": "model.bert",
+    "BertClassifier": "estimators",
     "BertConfig": "config",
+    "BertRegressor": "estimators",
+    "BertTagger": "estimators",
     "BertwrightError": "errors",
+    "ChoiceTask": "tasks",
     "ClassifyTask": "tasks",
     "DataConfig": "config",
     "Embedder": "embedding",
@@ -37,22 +46,33 @@ _HOMES = {
     "LossTerm": "batch",
     "Predictor": "predict",
     "PretrainConfig": "config",
+    "QATask": "tasks",
+    "RegressTask": "tasks",
+    "TagTask": "tasks",
     "VocabConfig": "config",
     "WordPiece": "text.wordpiece",
     "build_shards": "data.build",
     "convert": "export",
     "evaluate": "evaluation",
     "finetune": "training.finetune",
+    "finetune_trials": "training.trials",
     "get_recipe": "recipes",
+    "pipeline": "pipelines",
     "pretrain": "training.pretrain",
+    "run_glue": "glue",
+    "score_predictions": "scoring",
     "train_vocabulary": "text.vocabulary",
 }
 
 __all__ = [
     "Batch",
     "Bert",
+    "BertClassifier",
     "BertConfig",
+    "BertRegressor",
+    "BertTagger",
     "BertwrightError",
+    "ChoiceTask",
     "ClassifyTask",
     "DataConfig",
     "Embedder",
@@ -60,14 +80,21 @@ __all__ = [
     "LossTerm",
     "Predictor",
     "PretrainConfig",
+    "QATask",
+    "RegressTask",
+    "TagTask",
     "VocabConfig",
     "WordPiece",
     "build_shards",
     "convert",
     "evaluate",
     "finetune",
+    "finetune_trials",
     "get_recipe",
+    "pipeline",
     "pretrain",
+    "run_glue",
+    "score_predictions",
     "train_vocabulary",
 ]
 
