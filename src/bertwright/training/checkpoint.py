@@ -46,6 +46,8 @@ MAY_CHANGE = frozenset(
 )
 """Settings that a resumed run may change: they do not alter what is computed (`threads`: but for rounding)."""
 
+SET_ASIDE = "degenerate-"
+"""How the folders are called, inside a run folder, of attempts that came to nothing."""
 _FILES = ("state.safetensors", "state.json")
 """What a checkpoint's manifest vouches for."""
 
@@ -138,7 +140,8 @@ class RunFolder:
 
     def _require_empty(self) -> None:
         ours = {"run.lock", ".config.json.tmp", "tensorboard"}
-        others = sorted(file.name for file in self.path.iterdir() if file.name not in ours)
+        names = (file.name for file in self.path.iterdir() if not file.name.startswith(SET_ASIDE))
+        others = sorted(set(names) - ours)
         if others:
             raise BertwrightError(
                 f"something else is here already ({others[0]})", where=self.path, fix="choose another --out"

@@ -34,7 +34,7 @@ from bertwright.predict import Predictor
 from bertwright.tasks import Example, Task, TaskObjective, save_fine_tuned, task_to_json
 from bertwright.tasks.checking import check_examples
 from bertwright.text.wordpiece import WordPiece
-from bertwright.training.checkpoint import RunFolder
+from bertwright.training.checkpoint import SET_ASIDE, RunFolder
 from bertwright.training.features import FeatureStream
 from bertwright.training.loop import OnEvent, fit
 
@@ -131,7 +131,7 @@ def finetune_examples(
     """
     task = task.learn(train)
     source = source or {"train_sha256": _sha256(train), "dev_sha256": _sha256(dev)}
-    spoilt = sorted(out.glob("degenerate-*"))  # of a run that is resumed
+    spoilt = sorted(out.glob(f"{SET_ASIDE}*"))  # of a run that is resumed
     while True:
         seed = config.seed + SEEDS_APART * len(spoilt)
         attempt = _Attempt(task, dataclasses.replace(config, seed=seed), Path(init), out, random_weights)
@@ -149,10 +149,10 @@ def finetune_examples(
 
 def _set_aside(out: Path, number: int) -> Path:
     """Move what a degenerate run has written into a folder of its own inside the run folder."""
-    folder = out / f"degenerate-{number}"
+    folder = out / f"{SET_ASIDE}{number}"
     folder.mkdir()
     for file in list(out.iterdir()):
-        if not file.name.startswith(("degenerate-", "run.lock")):
+        if not file.name.startswith((SET_ASIDE, "run.lock")):
             file.rename(folder / file.name)
     return folder
 
