@@ -36,9 +36,6 @@ from bertwright.tasks.entities import Scheme, chunks, detect_scheme, tags_of
 from bertwright.tasks.words import Entity
 from bertwright.training.finetune import finetune_examples
 
-_NEVER = 1_000_000_000
-"""Steps between two evaluations, so that there is one at the end alone."""
-
 
 class BertEstimator(BaseEstimator):  # type: ignore[misc]
     """What the three have in common: their arguments, and how they are saved.
@@ -60,7 +57,7 @@ class BertEstimator(BaseEstimator):  # type: ignore[misc]
 
     Attributes:
         predictor_: the fine-tuned model.
-        scores_: its scores on what was held out, or on the training examples themselves.
+        scores_: its scores on what was held out; none where nothing was.
     """
 
     _task: str
@@ -101,7 +98,6 @@ class BertEstimator(BaseEstimator):  # type: ignore[misc]
     def _fit(self, task: Task, examples: list[Example], labels: Sequence[Collection[Any]]) -> None:
         """Train; the `labels` of each example are what its share is held out by."""
         dials = {name: getattr(self, name) for name in ("epochs", "lr", "batch_size", "max_length", "seed")}
-        dials |= {} if self.dev_fraction else {"eval_every": _NEVER, "checkpoint_every": _NEVER}
         dials |= dict(self.config or {})
         config = from_dict(FinetuneConfig, {name: _plain(value) for name, value in dials.items()})
         held_out = _held_out(labels, self.dev_fraction, config.seed)
@@ -109,13 +105,9 @@ class BertEstimator(BaseEstimator):  # type: ignore[misc]
         dev = [examples[place] for place in sorted(held_out)]
         with TemporaryDirectory(prefix="bertwright-") as scratch:
             out = Path(scratch) / "run" if self.out is None else Path(self.out)
-            result = finetune_examples(task, config, train=train, dev=dev or train, init=self.init, out=out)
+            result = finetune_examples(task, config, train=train, dev=dev, init=self.init, out=out)
             self.predictor_ = Predictor.load(result.model)
             self.scores_ = result.scores
-            if not dev:  # nothing unseen to set thresholds and temperatures by
-                self.predictor_.task = task.learn(train)
-                if self.out is not None:
-                    self.save(result.model)
 
     def _new_task(self, **options: Any) -> Task:
         return from_dict(get_task(self._task), options | dict(self.options or {}))

@@ -123,7 +123,7 @@ def test_numbers(quick):
     assert found.dtype == np.float64
     assert np.corrcoef(found, LABELS)[0, 1] > 0.9
     assert 0 < regressor.score(TEXTS, LABELS) <= 1
-    assert regressor.scores_["mse"] == pytest.approx(np.mean((found - LABELS) ** 2), rel=1e-4)
+    assert regressor.scores_ == {}
 
 
 @pytest.mark.parametrize("scheme", WRITTEN)

@@ -96,6 +96,18 @@ def test_what_dev_sets_is_in_the_model_folder(init, files, tmp_path):
     assert saved["num_examples"] == len(GOOD) + len(BAD)
 
 
+def test_without_dev_the_last_weights_are_kept(init, files, tmp_path):
+    task = ClassifyTask()
+    train = task.read(files["train"])
+    config = FinetuneConfig(epochs=3, **DIALS)
+    last = finetune_examples(task, config, train=train, dev=[], init=init, out=tmp_path / "a")
+    assert (last.scores, last.step, last.problem) == ({}, 6, None)
+    assert Predictor.load(last.model).task.temperature == 1.0
+    chosen = finetune_examples(task, config, train=train, dev=train, init=init, out=tmp_path / "b")
+    first, second = weights(last.model), weights(chosen.model)
+    assert all(torch.equal(first[name], second[name]) for name in first) == (chosen.step == 6)
+
+
 # Freezing
 
 

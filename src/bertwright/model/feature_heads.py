@@ -1,6 +1,6 @@
 """A head on the outputs of several layers, for an encoder that is not trained: the feature-based approach. Paper: 5.3.
 
-    head = FeatureTaggingHead(config, num_labels=9, features="concat-last-4", lstm_layers=2, lstm_size=768)
+head = FeatureTaggingHead(config, num_labels=9, features="concat-last-4", lstm_layers=2, lstm_size=768)
 """
 
 from __future__ import annotations

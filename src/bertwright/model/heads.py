@@ -27,7 +27,6 @@ class Head(nn.Module):
         """Return the rows of the batch that this head reads, int64."""
         return batch.first_rows
 
-
     def initialise(self, generator: torch.Generator) -> None:
         """Draw those weights that are not drawn as the encoder's are."""
 

@@ -126,6 +126,7 @@ def finetune_examples(
     """Fine-tune on examples that are read already; see `finetune`.
 
     Args:
+        dev: none, to keep the last weights, and set nothing by examples.
         source: what the run folder says of where they are from, and knows them by when it is resumed; their sha256
             unless given.
     """
@@ -206,7 +207,7 @@ class _Attempt:
             check = check_examples(self.task, train, features, wordpiece, dev=dev)
             run.write_json("data.json", check.to_json())
             on_event({"kind": "check", "check": check})
-            judge = _Judge(model, self.task, wordpiece, config.max_length, dev, run)
+            judge = _Judge(model, self.task, wordpiece, config.max_length, dev, run, steps)
             fit(
                 model,
                 TaskObjective(self.task),
@@ -217,7 +218,7 @@ class _Attempt:
                 evaluate=judge.evaluate,
                 on_event=on_event,
             )
-            return judge.verdict(self.task.chance_loss(train), steps), steps
+            return judge.verdict(self.task.chance_loss(train)), steps
 
     def _model(self, folder: Path, model_config: BertConfig) -> Bert:
         config = dataclasses.replace(
@@ -274,9 +275,14 @@ class _Judge:
     max_length: int
     examples: Sequence[Example]
     run: RunFolder
+    steps: int
 
     def evaluate(self, step: int) -> dict[str, float]:
-        """Score the model on dev, and save it if it is the best so far."""
+        """Score the model on dev, and save it if it is the best so far; where there is no dev, save the last."""
+        if not self.examples:
+            if step == self.steps:
+                self._keep(self.task, {"step": step, "scores": {}, "problem": None})
+            return {}
         predictor = Predictor(self.model.eval(), self.wordpiece, self.task, max_length=self.max_length)
         trained_in, self.model.compute_dtype = self.model.compute_dtype, torch.float32  # as the saved model answers
         try:
@@ -288,20 +294,23 @@ class _Judge:
         key = self.task.best_by
         usable = all(map(math.isfinite, evaluation.scores.values()))
         if usable and (best is None or evaluation.scores[key] > best["scores"][key]):
-            task = predictor.require_task()  # with what it has set by dev
-            folder = self.run.path / "model"
-            save_fine_tuned(self.model, folder, wordpiece=self.wordpiece, task=task, max_length=self.max_length)
             evaluation.save(self.run.path)
             problem = self.task.degenerate(evaluation.predictions, evaluation.examples)
-            self.run.write_json(BEST_FILE, {"step": step, "scores": evaluation.scores, "problem": problem})
+            task = predictor.require_task()  # with what it has set by dev
+            self._keep(task, {"step": step, "scores": evaluation.scores, "problem": problem})
         return evaluation.scores
 
-    def verdict(self, chance_loss: float | None, steps: int) -> FinetuneResult:
+    def _keep(self, task: Task, best: dict[str, Any]) -> None:
+        folder = self.run.path / "model"
+        save_fine_tuned(self.model, folder, wordpiece=self.wordpiece, task=task, max_length=self.max_length)
+        self.run.write_json(BEST_FILE, best)
+
+    def verdict(self, chance_loss: float | None) -> FinetuneResult:
         """Return what was kept, after a look whether the run came to anything."""
         best = read_json(self.run.path / BEST_FILE)
         if best["problem"] is None and chance_loss is not None:
             rows = map(json.loads, (self.run.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
-            losses = [row["loss"] for row in rows if row["kind"] == "train" and row["step"] > 0.9 * steps]
+            losses = [row["loss"] for row in rows if row["kind"] == "train" and row["step"] > 0.9 * self.steps]
             if (loss := sum(losses) / len(losses)) > 0.99 * chance_loss:
                 best["problem"] = f"has a training loss of {loss:.3f}, no better than guessing ({chance_loss:.3f})"
                 self.run.write_json(BEST_FILE, best)
