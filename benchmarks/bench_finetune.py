@@ -33,7 +33,7 @@ from bertwright.model.folder import read_config
 from bertwright.model.weights import load_model
 from bertwright.tasks import ClassifyTask, TaskObjective, save_fine_tuned
 from bertwright.text.wordpiece import WordPiece
-from bertwright.training.finetune import FeatureStream
+from bertwright.training.features import FeatureStream
 from bertwright.training.loop import evaluate_means
 
 MAX_LENGTH = 128

@@ -22,8 +22,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import os
 import statistics
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -76,6 +79,10 @@ class Side:
     epochs: int
     limit: int
 
+    def __post_init__(self) -> None:
+        if (parent := multiprocessing.parent_process()) is not None:
+            threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
     @property
     def chosen(self) -> FineTuningSet:
         """The data set with its dials."""
@@ -120,6 +127,12 @@ class Side:
         return {"examples": len(split.train), "seconds": seconds, "examples_per_second": len(split.train) / seconds}
 
 
+def _end_with(parent: Any) -> None:
+    """End this process as soon as its parent is gone, killed perhaps: nobody waits for its figures any more."""
+    parent.join()
+    os._exit(1)
+
+
 def train_ours(
     split: Split, chosen: FineTuningSet, init: Path, seed: int, *, precision: Precision = "auto"
 ) -> common.Results:
@@ -130,16 +143,15 @@ def train_ours(
         out = Path(folder) / "run"
         result = finetune_examples(split.task, config, train=split.train, dev=dev, init=init, out=out)
         rows = [json.loads(row) for row in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-        figures = {
+        figures: common.Results = {
             "seconds": sum(row["seconds"] for row in rows if row["kind"] == "train"),
             "precision": read_json(out / "config.json")["train"]["precision"],
-            "problem": result.problem,
         }
         predictor = Predictor.load(result.model)
-        figures["best"] = figures["scores"] = score(predictor.predict_examples, split)
+        best = judged = judge(predictor.predict_examples, split)
         if result.step < rows[-1]["step"]:
-            figures["scores"] = score(_last(predictor, out).predict_examples, split)
-    return figures
+            judged = judge(_last(predictor, out).predict_examples, split)
+    return figures | judged | {"best": best["scores"]}
 
 
 def _last(predictor: Predictor, run: Path) -> Predictor:
@@ -155,12 +167,15 @@ def train_peer(split: Split, chosen: FineTuningSet, init: Path, seed: int) -> co
     """Run `Trainer`, and score what it ends with."""
     peer = Peer(split, chosen, init)
     seconds = peer.train(seed, epochs=chosen.epochs)
-    return {"seconds": seconds, "precision": "fp32", "scores": score(peer.predict, split)}
+    return {"seconds": seconds, "precision": "fp32", **judge(peer.predict, split)}
 
 
-def score(predict: Callable[[Sequence[Example]], list[Prediction]], split: Split) -> Scores:
-    """Score answers by the task's official metrics."""
-    return {name: split.task.score(predict(examples), examples) for name, examples in split.scored.items()}
+def judge(predict: Callable[[Sequence[Example]], list[Prediction]], split: Split) -> common.Results:
+    """Score answers by the task's official metrics, and tell if those on dev say that training came to nothing."""
+    answers = {name: predict(examples) for name, examples in split.scored.items()}
+    scores = {name: split.task.score(answers[name], examples) for name, examples in split.scored.items()}
+    problem = split.task.degenerate(answers["dev"], split.scored["dev"]) if answers else None
+    return {"scores": scores, "problem": problem}
 
 
 def mean_scores(several: Sequence[Mapping[str, Mapping[str, float]]]) -> Scores:

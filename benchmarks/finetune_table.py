@@ -69,14 +69,15 @@ def runs_of(figures: Figures, side: str) -> list[Figures]:
 
 def _made_by(found: Sequence[Figures]) -> str:
     machines = {
-        f"{made['versions']['processor']}, {made['threads']} threads, torch {made['versions']['torch']}, "
+        f"{made['versions']['processor']}, {made['threads']} thread(s), torch {made['versions']['torch']}, "
         f"transformers {made['versions']['transformers']}."
         for figures in found
         for run in figures["runs"].values()
         for made in [run["made_by"]]
     }
     seeds = max(len(runs_of(figures, side)) for figures in found for side in ("ours", "peer"))
-    return f"{' '.join(sorted(machines))} Mean ± standard deviation of {seeds} seeds; scores × 100.\n"
+    what = f"Mean ± standard deviation of {seeds} seeds" if seeds > 1 else "One seed"
+    return f"{' '.join(sorted(machines))} {what}; scores × 100.\n"
 
 
 def _scores(found: Sequence[Figures]) -> str:

@@ -12,6 +12,7 @@ is not a dial of the set is `TrainingArguments`' own default, but for what would
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -248,9 +249,9 @@ class Peer:
 
     def __init__(self, split: Split, chosen: FineTuningSet, init: Path) -> None:
         from transformers import AutoTokenizer
-        from transformers.utils import logging
+        from transformers.utils.logging import set_verbosity
 
-        logging.set_verbosity_error()  # it lists the weights of the new head, and those of the old ones
+        set_verbosity(logging.ERROR)  # it lists the weights of the new head, and those of the old ones
         self.chosen, self.init = chosen, init
         self.tokenizer = AutoTokenizer.from_pretrained(init)
         self.form = FORMS[type(split.task)](split.task, self.tokenizer, chosen.max_length)

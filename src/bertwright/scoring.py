@@ -20,10 +20,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bertwright.config import from_dict, read_json
+from bertwright.config import read_json
 from bertwright.errors import BertwrightError, nearest
 from bertwright.options import AnswerRules
-from bertwright.tasks import TASKS, ClassifyTask, Example, Prediction, RegressTask, Task
+from bertwright.tasks import TASKS, ClassifyTask, Example, Prediction, RegressTask, Task, task_from_json
 from bertwright.tasks.answer_scores import answer_scores, best_threshold
 from bertwright.tasks.entities import conll_report
 from bertwright.tasks.glue_files import GLUE_TASKS, GlueFiles, GlueTask, glue_task, tidy_file
@@ -85,7 +85,7 @@ def score_predictions(kind: str, data: Path | None, predictions: Path, **options
     if rules := _RULES.get(kind):
         return _score_answers(rules, data, predictions, **_known(kind, options))
     if kind in TASKS:
-        return _score_task(from_dict(TASKS[kind], options), data, predictions)
+        return _score_task(task_from_json({"name": kind, "options": options}), data, predictions)
     if (spec := _glue(kind)) is None:
         raise BertwrightError(f"nobody knows how to score {kind!r}{nearest(kind, kinds())}",
                               fix=f"use one of: {', '.join(kinds())}")  # fmt: skip

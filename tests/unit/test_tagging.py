@@ -341,7 +341,7 @@ def test_the_feature_based_approach_has_another_head():
     config = BertConfig(vocab_size=WORDPIECE.vocab_size, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
                         intermediate_size=32, max_position_embeddings=16)  # fmt: skip
     task = TagTask(labels=("O", "B-X", "I-X"), features="concat-last-4", lstm_layers=1, lstm_size=8, stride=1)
-    predictor = Predictor(Bert(config, {"tag": task.head(config)}), WORDPIECE, task)
+    predictor = Predictor(Bert(config, {task.head_name: task.head(config)}), WORDPIECE, task)
     assert [len(each["tags"]) for each in predictor.predict(["b c", "b " * 30])] == [2, 30]
     with pytest.raises(BertwrightError, match="even"):
         TagTask(lstm_size=7)

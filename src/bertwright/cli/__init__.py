@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from bertwright.cli import commands, labelled, models
 from bertwright.cli import finetune as tuning
@@ -37,7 +37,12 @@ app = App(
     result_action="return_value",
 )
 data = App(name="data", help="Build shards of examples from raw text, and look at them.", sort_key=2)
-finetune = App(name="finetune", help="Fine-tune an encoder on a task, with one added layer.", sort_key=6.5)
+finetune = App(
+    name="finetune",
+    help="Fine-tune an encoder on a task, with one added layer.",
+    sort_key=6.5,
+    default_parameter=Parameter(consume_multiple=True, negative_iterable=()),  # --columns a b c
+)
 
 # In the order of a model's life, which is the order of `bertwright --help`.
 app.command(commands.demo, sort_key=0)
