@@ -15,7 +15,7 @@ from bertwright.config import BertConfig
 from bertwright.model.bert import Bert
 from bertwright.text.wordpiece import WordPiece
 
-TRAINING = ["--precision", "fp32", "--threads", "1", "--epochs", "1", "--lr", "3e-3", "--max-length", "64"]
+TRAINING = ["--precision", "fp32", "--threads", "1", "--epochs", "1", "--lr", "3e-3", "--max-length", "128"]
 ENDINGS = ["ending0", "ending1", "ending2", "ending3"]
 CODAH = ["category", "prompt", *ENDINGS, "label"]
 
@@ -73,7 +73,7 @@ FAMILIES = {
         "qa",
         "en/SQuAD/dev-v2.0.json",
         "en/SQuAD/dev-v2.0.json",
-        ["--stride", "16"],
+        ["--stride", "32"],
         part=first_articles,
         pipe="question-answering",
         asked=lambda example: {"question": example.text, "context": example.text_pair},
@@ -129,7 +129,7 @@ def small_model(shared_data: Path, name: str, folder: Path) -> Path:
         num_hidden_layers=1,
         num_attention_heads=2,
         intermediate_size=64,
-        max_position_embeddings=64,
+        max_position_embeddings=128,
     )
     Bert(shape, seed=1).save_pretrained(folder, wordpiece)
     return folder
