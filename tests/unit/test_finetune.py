@@ -197,7 +197,10 @@ def test_trials_over_a_grid_keep_the_best_and_go_on_where_they_were_left(init, f
     config = FinetuneConfig(epochs=4, **DIALS)
     given = {**files, "init": init, "out": tmp_path / "run"}
     grid = {"lr": (1e-9, 5e-3), "epochs": (2, 12)}
-    trials = finetune_trials(ClassifyTask(), config, grid=grid, seeds=2, **given)
+    events = []
+    trials = finetune_trials(ClassifyTask(), config, grid=grid, seeds=2, **given, on_event=events.append)
+    assert [event["kind"] for event in events].count("check") == 1
+    assert json.loads((tmp_path / "run/data.json").read_text())["examples"] == 7
     best = trials.settings[0]
     assert best.dials == {"lr": 5e-3, "epochs": 12}
     assert [*best.seeds] == [0, 1]

@@ -26,7 +26,7 @@ from bertwright.recipes import GRIDS
 from bertwright.tasks import Task
 from bertwright.training.checkpoint import RunFolder
 from bertwright.training.finetune import BEST_FILE, FinetuneResult, finetune
-from bertwright.training.loop import OnEvent
+from bertwright.training.loop import Event, OnEvent
 
 TRIALS_FILE = "trials.json"
 """The table of a folder of trials."""
@@ -121,6 +121,7 @@ def finetune_trials(
         raise BertwrightError(f"seeds must be at least 1, not {seeds}")
     values = _grid(grid)
     settings = []
+    on_event = _one_check(on_event)
     with RunFolder.create(out, _identity(task, config, values, init), resume=resume) as folder:
         for dials in _combinations(values):
             runs: dict[int, FinetuneResult] = {}
@@ -150,6 +151,19 @@ def finetune_trials(
             (out / "trials.md").write_text(_markdown(trials), encoding="utf-8")
         _keep_best(trials, out)
     return trials
+
+
+def _one_check(on_event: OnEvent) -> OnEvent:
+    """Pass everything on, but of the looks at the data, which is the same for all, only the first."""
+    seen = False
+
+    def listen(event: Event) -> None:
+        nonlocal seen
+        if event["kind"] != "check" or not seen:
+            on_event(event)
+        seen |= event["kind"] == "check"
+
+    return listen
 
 
 def _grid(grid: str | Mapping[str, Sequence[Any]] | None) -> Mapping[str, Sequence[Any]]:
@@ -193,7 +207,7 @@ def _keep_best(trials: Trials, out: Path) -> None:
     best = trials.settings[0]
     seed = max(best.seeds, key=lambda seed: best.seeds[seed][trials.best_by])
     run = out / f"{best.name}-seed={seed}"
-    for name in ("model", "evaluation.json", "predictions.jsonl", "metrics.jsonl", BEST_FILE):
+    for name in ("model", "evaluation.json", "predictions.jsonl", "metrics.jsonl", "data.json", BEST_FILE):
         target = out / name
         if (run / name).is_dir():
             shutil.rmtree(target, ignore_errors=True)
