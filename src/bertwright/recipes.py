@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from bertwright.config import BertConfig
 from bertwright.errors import BertwrightError, nearest
@@ -71,19 +71,32 @@ def get_recipe(name: str) -> Recipe:
     return RECIPES[name]
 
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "glue": {"batch_size": 32, "epochs": 3, "lr": 3e-5, "max_length": 128},
-    "squad": {"batch_size": 32, "epochs": 3, "lr": 5e-5, "max_length": 384, "stride": 128},
-    "squad2": {"batch_size": 48, "epochs": 2, "lr": 5e-5, "max_length": 384, "stride": 128},
-    "cmrc": {"batch_size": 32, "epochs": 2, "lr": 3e-5, "max_length": 384, "max_answer_length": 100, "rules": "cmrc"},
-    "swag": {"batch_size": 16, "epochs": 3, "lr": 2e-5, "max_length": 128},
-    "conll": {"batch_size": 16, "epochs": 4, "lr": 5e-5, "max_length": 256, "document_context": True},
-}
-"""Settings of `bertwright finetune TASK --preset NAME`, flags by name.
+class Preset(NamedTuple):
+    """Settings of `bertwright finetune TASK --preset NAME`."""
 
-Paper: 4.1 (GLUE; of its three rates the middle one), 4.2, 4.3, 4.4. For CoNLL it names none: these are from its grid
-(A.3), with the document context of 5.3; run_squad.py has the stride and the lengths. CMRC's are SQuAD's, for longer
-answers.
+    tasks: tuple[str, ...]
+    """What they are for."""
+    settings: dict[str, Any]
+    """Flags by name."""
+
+
+PRESETS: dict[str, Preset] = {
+    "glue": Preset(("classify", "regress"), {"batch_size": 32, "epochs": 3, "lr": 3e-5, "max_length": 128}),
+    "squad": Preset(("qa",), {"batch_size": 32, "epochs": 3, "lr": 5e-5, "max_length": 384, "stride": 128}),
+    "squad2": Preset(("qa",), {"batch_size": 48, "epochs": 2, "lr": 5e-5, "max_length": 384, "stride": 128}),
+    "cmrc": Preset(
+        ("qa",),
+        {"batch_size": 32, "epochs": 2, "lr": 3e-5, "max_length": 384, "max_answer_length": 100, "rules": "cmrc"},
+    ),
+    "swag": Preset(("choice",), {"batch_size": 16, "epochs": 3, "lr": 2e-5, "max_length": 128}),
+    "conll": Preset(
+        ("tag",), {"batch_size": 16, "epochs": 4, "lr": 5e-5, "max_length": 256, "document_context": True}
+    ),
+}
+"""By name.
+
+Paper: 4.1 (GLUE; of its four rates 3e-5), 4.2, 4.3, 4.4. For CoNLL it names none: these are from the grid of A.3, with
+the document context of 5.3; run_squad.py has the stride and the lengths. CMRC's are SQuAD's, for longer answers.
 """
 
 GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
@@ -92,14 +105,18 @@ GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
 """Values to try, all with all, of `bertwright finetune TASK --grid NAME`. Paper: A.3."""
 
 
-def get_preset(name: str) -> dict[str, Any]:
-    """Return the settings of a preset.
+def get_preset(name: str, *, task: str) -> dict[str, Any]:
+    """Return the settings of a preset for a task.
 
     Raises:
-        BertwrightError: no preset has that name; the nearest one and all others are listed.
+        BertwrightError: no preset has that name (the nearest one and all others are listed), or it is for other tasks.
     """
     if name not in PRESETS:
         raise BertwrightError(
             f"unknown preset {name!r}{nearest(name, PRESETS)}", fix=f"choose one of: {', '.join(PRESETS)}"
         )
-    return PRESETS[name]
+    if task not in PRESETS[name].tasks:
+        fitting = ", ".join(other for other in PRESETS if task in PRESETS[other].tasks)
+        raise BertwrightError(f"preset {name} is for {' and '.join(PRESETS[name].tasks)}, not for {task}",
+                              fix=f"choose one of: {fitting}")  # fmt: skip
+    return PRESETS[name].settings

@@ -369,3 +369,41 @@ def test_codah_is_read_whole(shared_data, caplog):
     assert [sum(each.label == place for each in examples) for place in range(4)] == [689, 684, 697, 706]
     assert {len(each.choices) for each in examples} == {4}
     assert "in 3 rows two choices are the same" in caplog.text
+
+
+# C3
+
+
+def test_c3_is_read_as_published(tmp_path):
+    questions = [
+        {"question": "女的是什么意思？", "choice": ["他会来", "他不来", "不知道"], "answer": "他不来"},
+        {"question": "他们在哪儿？", "choice": ["学校", "医院"], "answer": "医院"},
+    ]
+    path = tmp_path / "c3-d-train.json"
+    path.write_text(json.dumps([[["男：他来吗？", "女：不来了。"], questions, "1-1"]], ensure_ascii=False), "utf-8")
+    first, second = ChoiceTask().read(path)
+    assert first.text == second.text == "男：他来吗？\n女：不来了。"
+    assert (first.text_pair, first.choices, first.label) == ("女的是什么意思？", ("他会来", "他不来", "不知道"), 1)
+    assert (second.choices, second.label) == (("学校", "医院"), 1)
+    assert second.where.endswith("c3-d-train.json, [0][1][1]")
+    assert [example.label for example in ChoiceTask().read(path, labelled=False)] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ("{}", "expected a list of documents, found"),
+        ("[", "not valid JSON"),
+        ("[]", "there is no question in it"),
+        ('[[["a"], 3, "x"]]', r"\[0\]\[1\]: expected a list of questions, found 3"),
+        ('[[["a"]]]', r"\[0\]\[1\]: expected a list of questions, found null"),
+        ('[[[""], [], "x"]]', r"\[0\]\[0\]: expected a text that is not empty"),
+        ('[[["a"], [{"question": "q", "choice": ["b"], "answer": "b"}], "x"]]', r"\[0\]\[1\]\[0\].*choice"),
+        ('[[["a"], [{"question": "q", "choice": ["b", "c"], "answer": "d"}], "x"]]', r"\[0\]\[1\]\[0\].*'d'"),
+    ],
+)
+def test_a_flawed_c3_file_is_refused(tmp_path, document, message):
+    path = tmp_path / "c3.json"
+    path.write_text(document, encoding="utf-8")
+    with pytest.raises(BertwrightError, match=message):
+        ChoiceTask().read(path)

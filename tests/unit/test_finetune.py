@@ -88,12 +88,13 @@ def test_the_usual_length_is_the_tasks_or_what_the_model_takes(init, files, tmp_
 
 
 def test_what_dev_sets_is_in_the_model_folder(init, files, tmp_path):
+    files["dev"].write_text(files["dev"].read_text() + "the good film\tneg\n", encoding="utf-8")  # nobody gets it right
     result = finetune(ClassifyTask(), FinetuneConfig(epochs=8, **DIALS), **files, init=init, out=tmp_path / "run")
     task = Predictor.load(result.model).task
     assert task.temperature != 1.0
     saved = json.loads((tmp_path / "run/evaluation.json").read_text())
     assert saved["calibration"]["temperature"] == task.temperature
-    assert saved["num_examples"] == len(GOOD) + len(BAD)
+    assert saved["num_examples"] == len(GOOD) + len(BAD) + 1
 
 
 def test_without_dev_the_last_weights_are_kept(init, files, tmp_path):

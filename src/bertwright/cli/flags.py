@@ -52,6 +52,8 @@ class TaskChanges:
     """Column of the second text; likewise."""
     label_column: str | None = None
     """Column of the label; likewise."""
+    columns: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative=())] = ()
+    """Names of the columns, for a CSV or TSV file whose first line is data already."""
     option: list[str] = field(default_factory=list)
     """Any option of the task as NAME=VALUE, such as null_threshold=1.5; may be repeated."""
 
@@ -61,8 +63,8 @@ class TaskChanges:
         Raises:
             BertwrightError: one has no `=`.
         """
-        names = ("text_column", "text_pair_column", "label_column")
-        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        names = ("text_column", "text_pair_column", "label_column", "columns")
+        given = {name: getattr(self, name) for name in names if getattr(self, name)}
         for each in self.option:
             name, equals, value = each.partition("=")
             if not equals:
@@ -106,7 +108,7 @@ def settings_from(kind: type[Any]) -> Callable[[App, tuple[str, ...], ArgumentCo
         if "--preset" in typed:
             from bertwright.recipes import get_preset
 
-            layers.append((get_preset(typed["--preset"]), f"preset {typed['--preset']}"))
+            layers.append((get_preset(typed["--preset"], task=commands[-1]), f"preset {typed['--preset']}"))
         for values, name in layers:
             Dict(dict(values), source=name, use_commands_as_keys=False)(app, commands, arguments)
 

@@ -280,7 +280,7 @@ def print_facts(values: Mapping[str, Any], indent: str = "") -> None:
 
 def print_confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> None:
     """Print a confusion matrix: a row per right label, a column per predicted one."""
-    if not labels or len(labels) > 12:
+    if not counts or len(labels) > 12:
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("")

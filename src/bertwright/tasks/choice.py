@@ -32,6 +32,7 @@ from bertwright.errors import BertwrightError, nearest
 from bertwright.model.heads import ChoiceHead, Head
 from bertwright.options import ChoiceOptions
 from bertwright.tasks.base import Example, Feature, Logits, Prediction, Task, by_example, log_truncated, require_label
+from bertwright.tasks.c3_files import read_c3
 from bertwright.tasks.losses import choice_loss
 from bertwright.tasks.metrics import classification_details
 from bertwright.tasks.tables import Row, read_table, shown
@@ -65,7 +66,7 @@ class ChoiceTask(ChoiceOptions, Task):
         return True
 
     def read(self, path: Path, *, labelled: bool = True) -> list[Example]:
-        """Read a CSV, TSV, JSON Lines or Parquet file; rows of which two endings are the same are counted and said."""
+        """Read a CSV, TSV, JSON Lines or Parquet file, or C3's JSON; rows with two like endings are counted."""
         columns: dict[str, str | None] = {"text": self.text_column, "stem": self.stem_column}
         if self.choice_columns:
             columns |= {f"choice:{place}": name for place, name in enumerate(self.choice_columns)}
@@ -74,7 +75,8 @@ class ChoiceTask(ChoiceOptions, Task):
         columns["label"] = self.label_column if labelled else None
         wanted = {role: name for role, name in columns.items() if name is not None}
         raw = [role for role in wanted if role not in ("text", "stem")]
-        rows = read_table(path, wanted, header=self.columns, raw=raw)
+        is_c3 = path.name.lower().endswith(".json")
+        rows = read_c3(path) if is_c3 else read_table(path, wanted, header=self.columns, raw=raw)
         choices = [self._choices_of(row) for row in rows]
         places = self._places_of(rows, choices) if labelled else [None] * len(rows)
         if alike := sum(len(set(own)) < len(own) for own in choices):

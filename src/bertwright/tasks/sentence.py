@@ -147,8 +147,11 @@ class ClassifyTask(ClassifyOptions, TextTask):
         """Return the task with the temperature under which the dev examples are likeliest."""
         if self.multi_label:
             return self
+        rows = self.logits_of(logits, features).numpy()
         gold = np.array([self.target_of(example) for example in examples])
-        return replace(self, temperature=fit_temperature(self.logits_of(logits, features).numpy(), gold))
+        if (rows.argmax(-1) == gold).all():  # it takes mistakes to tell how sure one may be
+            return replace(self, temperature=1.0)
+        return replace(self, temperature=fit_temperature(rows, gold))
 
     def score(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> dict[str, float]:
         """Return `accuracy`, `f1` (of the last of two labels, else the mean over labels), `macro_f1` and `mcc`.

@@ -36,8 +36,9 @@ from bertwright.tasks.tagged_records import RECORD_EXTENSIONS, read_records
 from bertwright.tasks.words import Entity, Sentence, chunks_of, join_words, lines_of, split_words, words_of
 from bertwright.text.corpus import read_lines
 
-COLUMN_EXTENSIONS = (".conll", ".conllu", ".bio", ".iob", ".iob2", ".bioes", ".tsv", ".txt")
-"""Files of a word a line."""
+COLUMN_EXTENSIONS = (".conll", ".conllu", ".bio", ".iob", ".iob2", ".bioes", ".tsv", ".txt",
+                     ".train", ".dev", ".test", ".testa", ".testb")  # fmt: skip
+"""Files of a word a line; CoNLL-2003's own are called eng.train, eng.testa and eng.testb."""
 
 _DOCUMENT = "-DOCSTART-"
 _NO_WORD = re.compile(r"\d+[-.]\d+$")

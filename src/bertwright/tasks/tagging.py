@@ -214,12 +214,12 @@ class TagTask(TagOptions, Task):
         return entity_details(*self._entities(predictions, examples))
 
     def degenerate(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> str | None:
-        """Say so if no entity is found though there are some, or all words have one tag."""
+        """Say so if no entity is found rightly though there are some, or all words have one tag."""
         gold, predicted = self._tags(predictions, examples)
         if len(set(gold)) > 1 and len(set(predicted)) == 1 and (self.plain or predicted[0] != "O"):
             return f"gives every word of dev the tag {predicted[0]!r}"
-        found = any(prediction["entities"] for prediction in predictions)
-        if not found and (missed := sum(len(example.label) for example in examples)):
+        missed = sum(len(example.label) for example in examples)
+        if missed and not self.plain and self.score(predictions, examples)["f1"] == 0:
             return f"finds none of the {missed:,} entities in dev"
         return None
 

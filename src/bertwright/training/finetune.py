@@ -206,7 +206,8 @@ class _Attempt:
         ) as run:
             check = check_examples(self.task, train, features, wordpiece, dev=dev)
             run.write_json("data.json", check.to_json())
-            on_event({"kind": "check", "check": check})
+            if not any(self.out.glob(f"{SET_ASIDE}*")):
+                on_event({"kind": "check", "check": check})
             judge = _Judge(model, self.task, wordpiece, config.max_length, dev, run, steps)
             fit(
                 model,
@@ -291,14 +292,18 @@ class _Judge:
             self.model.compute_dtype = trained_in
         best_file = self.run.path / BEST_FILE
         best = read_json(best_file) if best_file.exists() else None
-        key = self.task.best_by
         usable = all(map(math.isfinite, evaluation.scores.values()))
-        if usable and (best is None or evaluation.scores[key] > best["scores"][key]):
+        problem = self.task.degenerate(evaluation.predictions, evaluation.examples)
+        found = {"step": step, "scores": evaluation.scores, "problem": problem}
+        if usable and (best is None or self._rank(found) > self._rank(best)):
             evaluation.save(self.run.path)
-            problem = self.task.degenerate(evaluation.predictions, evaluation.examples)
-            task = predictor.require_task()  # with what it has set by dev
-            self._keep(task, {"step": step, "scores": evaluation.scores, "problem": problem})
+            self._keep(predictor.require_task(), found)  # with what it has set by dev
         return evaluation.scores
+
+    def _rank(self, found: Mapping[str, Any]) -> tuple[bool, float, float]:
+        """Return what is compared: whether it came to anything, the task's score, and of equal ones the loss."""
+        scores = found["scores"]
+        return found["problem"] is None, scores[self.task.best_by], -scores["loss"]
 
     def _keep(self, task: Task, best: dict[str, Any]) -> None:
         folder = self.run.path / "model"
