@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -173,7 +173,10 @@ class BertClassifier(ClassifierMixin, BertEstimator):  # type: ignore[misc]
             raise BertwrightError(f"only {len(names)} class occurs in y: there is nothing to tell apart", where="y")
         if len(set(names)) < len(names):
             raise BertwrightError("two labels are written alike", where="y", fix="give labels of one type")
-        task = self._new_task(**_columns(texts))
+        task: Any = self._new_task(**_columns(texts))
+        if task.multi_label:
+            fix = "fine-tune ClassifyTask(multi_label=True) instead"
+            raise BertwrightError("BertClassifier has one label for each text", where="options", fix=fix)
         self._fit(
             task, _labelled(task, texts, [names[place] for place in places]), [{place} for place in places.tolist()]
         )
@@ -313,7 +316,7 @@ def _texts(X: Any) -> list[Any]:
 
 def _word_lists(lists: Any, name: str) -> list[list[str]]:
     """Return the words, or the tags, of each sentence."""
-    if isinstance(lists, str | Mapping):
+    if isinstance(lists, str | Mapping) or not isinstance(lists, Iterable):
         raise BertwrightError(f"expected a list for each sentence, not {lists!r:.60}", where=name)
     found = [words.tolist() if isinstance(words, np.ndarray) else words for words in lists]
     for place, words in enumerate(found):

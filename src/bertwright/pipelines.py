@@ -202,13 +202,13 @@ def _predict(predictor: Predictor, inputs: Sequence[Any], first: int) -> list[An
 def _fill(predictor: Predictor, inputs: Sequence[Any], first: int, *, top_k: TopK = 5) -> list[Any]:
     _require_top_k(top_k)
     assert isinstance(top_k, int)
-    return [predictor.fill(text, top_k) for text in _texts(inputs, first)]
+    return predictor.fill_many(_texts(inputs, first), top_k)
 
 
 def _next_sentence(predictor: Predictor, inputs: Sequence[Any], first: int) -> list[Any]:
     pairs = ClassifyTask(text_pair_column="text_pair")  # which knows the ways to write a pair
     examples = _examples(pairs, inputs, first)
-    return [predictor.next_sentence(example.text, example.text_pair or "") for example in examples]
+    return predictor.next_sentences([(example.text, example.text_pair or "") for example in examples])
 
 
 def _embed(embedder: Embedder, inputs: Sequence[Any], first: int, *, pooling: Any = None) -> list[Any]:
@@ -310,6 +310,9 @@ def _questions(question: Any, context: Any) -> Any:
         raise BertwrightError("nothing is asked", fix="give question=... and context=..., or a mapping with both")
     if isinstance(question, str) and isinstance(context, str):
         return {"question": question, "context": context}
+    for name, given in (("question", question), ("context", context)):
+        if not isinstance(given, str | Sequence):
+            raise BertwrightError(f"{name} must be a text or a list of texts, not {given!r:.60}")
     count = len(context if isinstance(question, str) else question)
     questions, contexts = ([each] * count if isinstance(each, str) else list(each) for each in (question, context))
     if len(questions) != len(contexts):

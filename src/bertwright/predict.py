@@ -11,6 +11,7 @@ Scores are probabilities. Every answer is of plain Python values under the keys 
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -147,20 +148,41 @@ class Predictor:
         Raises:
             BertwrightError: the model has no masked-LM head; no [MASK] in the text, or one beyond the longest input.
         """
+        answers: list[dict[str, Any]] | list[list[dict[str, Any]]] = self.fill_many([text], top_k)[0]
+        return answers
+
+    def fill_many(self, texts: Sequence[str], top_k: int = 5) -> list[Any]:
+        """Answer each of many texts as `fill` does, in batches."""
         self._require_head("mlm", "masked-LM", "fill in a [MASK]")
         require_both_sides(self.model.config, "fill in a [MASK]")
         if not 1 <= top_k <= self.wordpiece.vocab_size:
             raise BertwrightError(f"top_k must lie between 1 and {self.wordpiece.vocab_size:,}, not {top_k}")
+        inputs = [self._masked(text) for text in texts]
+        found: list[Any] = [None] * len(texts)
+        for indices in cut_by_tokens([len(ids) for ids, _ in inputs], self.batch_tokens):
+            ids = [inputs[index][0] for index in indices]
+            batch = Batch.pack(ids, [[0] * len(each) for each in ids])
+            starts = batch.cu_seqlens.tolist()
+            masked = [start + row for start, index in zip(starts, indices, strict=False) for row in inputs[index][1]]
+            batch = dataclasses.replace(batch, targets={"masked_rows": torch.tensor(masked)})
+            logits = self._run_head("mlm", batch)[1][:, : self.wordpiece.vocab_size]  # models may have rows to spare
+            scores, tokens = logits.softmax(-1).topk(top_k)
+            place = 0
+            for index in indices:
+                own, rows = inputs[index]
+                answers = [self._answers(own, row, scores[n], tokens[n]) for n, row in enumerate(rows, start=place)]
+                found[index] = answers[0] if len(answers) == 1 else answers
+                place += len(rows)
+        return found
+
+    def _masked(self, text: str) -> tuple[list[int], list[int]]:
+        """Return a text's ids and where [MASK] is in them."""
         ids = self._encode(text).input_ids
         rows = [row for row, token in enumerate(ids) if token == self.wordpiece.mask_id]
         if len(rows) != text.count("[MASK]") or not rows:
             what = f"a [MASK] lies beyond the first {len(ids)} tokens" if "[MASK]" in text else "no [MASK] in the text"
             raise BertwrightError(what, where=repr(text[:60]), fix='write it like "Paris is the [MASK] of France."')
-        batch = Batch.pack([ids], [[0] * len(ids)], {"masked_rows": torch.tensor(rows)})
-        logits = self._run_head("mlm", batch)[1]
-        probabilities = logits[:, : self.wordpiece.vocab_size].softmax(-1)  # models may have rows to spare
-        answers = [self._answers(ids, row, *each.topk(top_k)) for row, each in zip(rows, probabilities, strict=True)]
-        return answers[0] if len(answers) == 1 else answers
+        return ids, rows
 
     def next_sentence(self, a: str, b: str) -> dict[str, Any]:
         """Tell whether sentence B follows sentence A.
@@ -171,11 +193,20 @@ class Predictor:
         Raises:
             BertwrightError: the model has no next-sentence head, or a sentence is empty.
         """
+        return self.next_sentences([(a, b)])[0]
+
+    def next_sentences(self, pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+        """Answer each of many pairs as `next_sentence` does, in batches."""
         self._require_head("nsp", "next-sentence", "tell whether a sentence follows another")
-        encoding = self._encode(a, b)
-        batch = Batch.pack([encoding.input_ids], [encoding.token_type_ids])
-        score, index = self._run_head("nsp", batch)[1][0].softmax(-1).max(-1)
-        return {"label": NEXT_SENTENCE_LABELS[int(index)], "score": float(score)}
+        inputs = [self._encode(*pair) for pair in pairs]
+        found: list[dict[str, Any]] = [{}] * len(pairs)
+        for indices in cut_by_tokens([len(each.input_ids) for each in inputs], self.batch_tokens):
+            chosen = [inputs[index] for index in indices]
+            batch = Batch.pack([each.input_ids for each in chosen], [each.token_type_ids for each in chosen])
+            scores, labels = (each.tolist() for each in self._run_head("nsp", batch)[1].softmax(-1).max(-1))
+            for index, score, label in zip(indices, scores, labels, strict=True):
+                found[index] = {"label": NEXT_SENTENCE_LABELS[label], "score": score}
+        return found
 
     def require_task(self) -> Task:
         """Return the task.

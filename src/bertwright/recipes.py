@@ -89,9 +89,7 @@ PRESETS: dict[str, Preset] = {
         {"batch_size": 32, "epochs": 2, "lr": 3e-5, "max_length": 384, "max_answer_length": 100, "rules": "cmrc"},
     ),
     "swag": Preset(("choice",), {"batch_size": 16, "epochs": 3, "lr": 2e-5, "max_length": 128}),
-    "conll": Preset(
-        ("tag",), {"batch_size": 16, "epochs": 4, "lr": 5e-5, "max_length": 256, "document_context": True}
-    ),
+    "conll": Preset(("tag",), {"batch_size": 16, "epochs": 4, "lr": 5e-5, "max_length": 256, "document_context": True}),
 }
 """By name.
 

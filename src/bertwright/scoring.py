@@ -12,7 +12,7 @@ have its prediction, unless `partial` is set. conlleval takes rows of `-DOCSTART
 
 from __future__ import annotations
 
-import json
+import logging
 import math
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,16 +22,20 @@ from typing import Any, NamedTuple
 
 from bertwright.config import read_json
 from bertwright.errors import BertwrightError, nearest
-from bertwright.options import AnswerRules
-from bertwright.tasks import TASKS, ClassifyTask, Example, Prediction, RegressTask, Task, task_from_json
+from bertwright.options import AnswerRules, TagOptions
+from bertwright.tasks import TASKS, ClassifyTask, Example, Prediction, Task, task_from_json
 from bertwright.tasks.answer_scores import answer_scores, best_threshold
 from bertwright.tasks.entities import conll_report
 from bertwright.tasks.glue_files import GLUE_TASKS, GlueFiles, GlueTask, glue_task, tidy_file
 from bertwright.tasks.qa_files import read_questions
+from bertwright.tasks.records import json_lines
 from bertwright.tasks.tables import read_table
+from bertwright.tasks.tagged_files import read_columns
 from bertwright.tasks.tagging import TagTask
 from bertwright.tasks.words import words_of
 from bertwright.text.corpus import read_lines
+
+_log = logging.getLogger(__name__)
 
 Row = tuple[str, dict[str, Any]]
 """Where a prediction is, and the prediction."""
@@ -94,18 +98,27 @@ def score_predictions(kind: str, data: Path | None, predictions: Path, **options
 
 
 _RULES: dict[str, AnswerRules] = {"squad": "squad", "cmrc": "cmrc"}
-_OPTIONS = {
-    "squad": ("partial", "na_probs", "na_threshold"),
-    "cmrc": ("partial",),
-    "conll": ("token_column", "tag_column"),
+_OPTIONS: dict[str, dict[str, tuple[type | tuple[type, ...], str]]] = {
+    "squad": {
+        "partial": (bool, "true or false"),
+        "na_probs": ((str, Path), "the name of a file"),
+        "na_threshold": ((int, float), "a number"),
+    },
+    "cmrc": {"partial": (bool, "true or false")},
+    "conll": {"token_column": (int, "a whole number"), "tag_column": (int, "a whole number")},
 }
+"""What scoring can be told, by kind, and of what type it is."""
 
 
 def _known(kind: str, options: dict[str, Any]) -> dict[str, Any]:
-    known = _OPTIONS.get(kind, ())
+    known = _OPTIONS.get(kind, {})
     if unknown := [name for name in options if name not in known]:
         what = f"scoring {kind} has no option {unknown[0]!r}{nearest(unknown[0], known)}"
         raise BertwrightError(what, fix=f"there is {', '.join(known)}" if known else "leave it out")
+    for name, value in options.items():
+        wanted, described = known[name]
+        if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
+            raise BertwrightError(f"{name} must be {described}, not {value!r:.40}")
     return options
 
 
@@ -125,7 +138,7 @@ def _score_answers(
     predictions: Path,
     *,
     partial: bool = False,
-    na_probs: Path | None = None,
+    na_probs: str | Path | None = None,
     na_threshold: float = 1.0,
 ) -> dict[str, float]:
     gold: dict[str, list[str]] = {}
@@ -138,6 +151,7 @@ def _score_answers(
     _require_ids(gold, answers, predictions, "answer", partial=partial)
     if na_probs is None:
         return answer_scores(answers, gold, rules=rules)
+    na_probs = Path(na_probs)
     doubts: dict[str, Any] = read_json(na_probs)
     for key, value in doubts.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -157,7 +171,7 @@ def _answers_by_id(path: Path) -> dict[str, str]:
                 raise BertwrightError(what, where=path, fix='write answers by id: {"56be4db0": "Denver Broncos", ...}')
         return given
     answers: dict[str, str] = {}
-    for where, row in _json_rows(path):
+    for where, row in json_lines(path):
         name = row.get("id")
         if not isinstance(name, str):
             raise BertwrightError(f"expected an 'id' that is text, not {name!r:.40}", where=where)
@@ -191,26 +205,26 @@ def _score_columns(
 ) -> dict[str, Any]:
     found = _sentences(predictions)
     if data is None:
-        for word in (word for sentence in found for word in sentence):
-            if len(word.columns) < 2:
+        for each in (word for sentence in found for word in sentence):
+            if len(each.columns) < 2:
                 raise BertwrightError("expected at least two columns, the right tag and the predicted one",
-                                      where=word.where, fix="name a file with the right tags: --data")  # fmt: skip
+                                      where=each.where, fix="name a file with the right tags: --data")  # fmt: skip
         return _report([[word.columns[-2] for word in each] for each in found], found, predictions)
-    right = _sentences(data)
-    tags = [[_column(word, tag_column) for word in each] for each in right]
-    for place, (one, other) in enumerate(zip(right, found, strict=False), start=1):
-        for there, here in zip(one, other, strict=False):
-            token, predicted = "_".join(_column(there, token_column).split()), here.columns[0]
-            if token != "_".join(predicted.split()) or len(here.columns) < 2:
-                what = f"expected {token!r:.40} and its tag, as in {there.where}; found {' '.join(here.columns)!r:.60}"
+    right = read_columns(data, TagOptions(token_column=token_column, tag_column=tag_column))
+    for number, (one, other) in enumerate(zip(right, found, strict=False), start=1):
+        for word, row, here in zip(one.words, one.rows, other, strict=False):
+            token = "_".join(word.split())
+            if token != "_".join(here.columns[0].split()) or len(here.columns) < 2:
+                shown = " ".join(here.columns)
+                what = f"expected {token!r:.40} and its tag, as in {data}, row {row:,}; found {shown!r:.60}"
                 raise BertwrightError(what, where=here.where, fix="give the same words, each with its tag last")
-        if len(one) != len(other):
-            what = f"sentence {place:,} has {len(one)} words in {data}, and {len(other)} here"
-            raise BertwrightError(what, where=(other or one)[0].where, fix="end sentences at the same blank lines")
+        if len(one.words) != len(other):
+            what = f"sentence {number:,} has {len(one.words)} words in {data}, and {len(other)} here"
+            raise BertwrightError(what, where=other[0].where, fix="end sentences at the same blank lines")
     if len(right) != len(found):
         raise BertwrightError(f"{len(found):,} sentences; {data} has {len(right):,}", where=predictions,
                               fix="look whether the two files belong together")  # fmt: skip
-    return _report(tags, found, predictions)
+    return _report([each.tags for each in right], found, predictions)
 
 
 def _report(right: Sequence[Sequence[str]], found: Iterable[Sequence[_Word]], path: Path) -> dict[str, Any]:
@@ -224,20 +238,15 @@ def _sentences(path: Path) -> list[list[_Word]]:
     """Read the columns of a file; a row that begins a document is no word."""
     sentences: list[list[_Word]] = [[]]
     for number, line in enumerate(read_lines(path), start=1):
-        columns = line.strip("\n").split("\t") if "\t" in line else line.split()
+        fields = line.removesuffix("\n").split("\t" if "\t" in line else " ")
+        columns = [field.strip(" ") for field in fields if field or "\t" in line]
         if not line.strip() or columns[0] == "-DOCSTART-":
             sentences.append([])
         else:
-            sentences[-1].append(_Word(f"{path}, row {number:,}", [column.strip() for column in columns]))
+            sentences[-1].append(_Word(f"{path}, row {number:,}", columns))
     if not any(sentences):
         raise BertwrightError("the file has no words", where=path)
     return [sentence for sentence in sentences if sentence]
-
-
-def _column(word: _Word, number: int) -> str:
-    if not -len(word.columns) <= number < len(word.columns):
-        raise BertwrightError(f"no column {number}: the row has {len(word.columns)}, counted from 0", where=word.where)
-    return word.columns[number]
 
 
 # ---- rows of a table
@@ -247,7 +256,7 @@ def _score_glue(spec: GlueTask, data: Path, predictions: Path) -> dict[str, floa
     with tempfile.TemporaryDirectory() as folder:  # for a copy without the rows that nobody can use
         examples = spec.task.read(tidy_file(GlueFiles(spec, data, {}), data, out=Path(folder)))
     if predictions.suffix == ".jsonl":
-        rows = _json_rows(predictions)
+        rows = list(json_lines(predictions))
     else:
         table = read_table(predictions, {"index": "index", "prediction": "prediction"})
         rows = _in_order([(row.where, row.values["index"], row.values["prediction"]) for row in table], spec)
@@ -288,14 +297,14 @@ def _number(text: str, where: str) -> float:
 
 
 def _score_task(task: Task, data: Path, predictions: Path) -> dict[str, float]:
-    examples, rows = task.read(data), _json_rows(predictions)
+    examples, rows = task.read(data), list(json_lines(predictions))
     _require_matching(rows, examples, predictions)
     multi_label = isinstance(task, ClassifyTask) and task.multi_label
     needed = ("labels", list, "a list") if multi_label else _NEEDED.get(task.name)
     values = [] if needed is None else [_value(where, row, *needed) for where, row in rows]
     if isinstance(task, ClassifyTask):
         task = _with_labels(task, examples, values)
-    elif not isinstance(task, RegressTask):
+    elif needed is None:
         task = task.learn(examples)
     if isinstance(task, TagTask):
         for (where, _), example, tags in zip(rows, examples, values, strict=True):
@@ -310,29 +319,22 @@ def _score_task(task: Task, data: Path, predictions: Path) -> dict[str, float]:
 
 
 def _with_labels(task: ClassifyTask, examples: Sequence[Example], predicted: Sequence[Any]) -> ClassifyTask:
-    """Return the task with the labels of both sides: predictions may have some that the file lacks."""
+    """Return the task with the labels of both sides: predictions may have some that the file lacks.
+
+    Of two labels F1 is that of the last one, and a third that only predictions have leaves it so.
+    """
     if task.multi_label:
         said = [Example("", label=tuple(map(str, labels))) for labels in predicted]
+        labels = {label for each in (*examples, *said) for label in each.label}
     else:
         said = [Example("", label=label) for label in predicted]
-    labels = {label for each in (*examples, *said) for label in (each.label if task.multi_label else (each.label,))}
+        labels = {example.label for example in examples}
+        if len(labels) == 2 and (strange := [label for label in predicted if label not in labels]):
+            what = "%d of %d predictions are no label of the file, %r first; they are wrong"
+            _log.warning(what, len(strange), len(predicted), strange[0])
+            return task.learn(examples)
+        labels |= set(predicted)
     return task.learn([*examples, *said]) if len(labels) > 1 else replace(task, labels=tuple(labels))
-
-
-def _json_rows(path: Path) -> list[Row]:
-    rows = []
-    for number, line in enumerate(read_lines(path), start=1):
-        if line.isspace():
-            continue
-        where = f"{path}, row {number:,}"
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise BertwrightError(f"not valid JSON ({error})", where=where) from None
-        if not isinstance(row, dict):
-            raise BertwrightError(f"expected a JSON object, found {line.strip()[:40]}", where=where)
-        rows.append((where, row))
-    return rows
 
 
 def _require_matching(rows: Sequence[Row], examples: Sequence[Example], path: Path) -> None:
@@ -342,7 +344,8 @@ def _require_matching(rows: Sequence[Row], examples: Sequence[Example], path: Pa
                               fix="look whether the two files belong together")  # fmt: skip
     for (where, row), example in zip(rows, examples, strict=True):
         for key in _ASKED:
-            if key in row and row[key] != (expected := getattr(example, key)):
+            expected = getattr(example, key)
+            if key in row and row[key] != expected and (key, expected) != ("id", None):
                 what = f"{key!r} is {row[key]!r:.60} here, and {expected!r:.60} in {example.where}"
                 raise BertwrightError(what, where=where, fix="look whether the two files belong together")
 

@@ -281,7 +281,8 @@ def test_windows_show_the_whole_prompt_with_whole_endings(stride):
         prompts = [part[0].split()[1:] for part in parts]
         assert {part[1].removesuffix(" [SEP]") for part in parts} == {ending}
         assert sorted({word for words in prompts for word in words}) == PROMPT.split()
-        assert all(one[-stride:] == other[:stride] for one, other in pairwise(prompts) if stride)
+        shared = min(stride, len(prompts[0]) // 2)
+        assert all(one[-shared:] == other[:shared] for one, other in pairwise(prompts) if shared)
 
 
 def test_short_prompts_need_one_window():
@@ -291,7 +292,6 @@ def test_short_prompts_need_one_window():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"stride": 4}, r"file, row 9: stride 4 must lie between 0 and 3: .*\n.*--stride"),
         ({"stride": -1}, r"stride -1"),
         ({"stride": 0, "choices": ("k " * 30, "l")}, r"row 9: max_length leaves no room"),
     ],

@@ -181,15 +181,12 @@ def test_masks_and_next_sentences(predictors):
     model = predictors["pretrained"]
     fill, follows = pipeline("fill-mask", model), pipeline("next-sentence", model)
     assert fill("[MASK] came.") == model.fill("[MASK] came.")
-    assert fill(["[MASK] came.", "[MASK] [MASK]"], top_k=2) == [
-        model.fill("[MASK] came.", 2),
-        model.fill("[MASK] [MASK]", 2),
-    ]
+    assert fill(["[MASK] came.", "[MASK] [MASK]"], top_k=2) == model.fill_many(["[MASK] came.", "[MASK] [MASK]"], 2)
+    [first, *_], [[second, *_], _] = fill(["[MASK] came.", "[MASK] [MASK]"], top_k=2)
+    for one, other in ((first, model.fill("[MASK] came.", 2)[0]), (second, model.fill("[MASK] [MASK]", 2)[0][0])):
+        assert one == other | {"score": pytest.approx(other["score"], rel=1e-4)}
     assert follows(("He came.", "She left.")) == model.next_sentence("He came.", "She left.")
-    assert follows([("a", "b"), {"text": "c", "text_pair": "d"}]) == [
-        model.next_sentence(*"ab"),
-        model.next_sentence(*"cd"),
-    ]
+    assert follows([("a", "b"), {"text": "c", "text_pair": "d"}]) == model.next_sentences([("a", "b"), ("c", "d")])
 
 
 def test_vectors(predictors):

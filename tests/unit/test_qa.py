@@ -25,6 +25,11 @@ QA = {"id": "q1", "question": "Who came?", "answers": [{"text": "Ada", "answer_s
 ROW = {"id": "q1", "question": "Who came?", "context": CONTEXT, "answers": {"text": ["Ada"], "answer_start": [0]}}
 
 
+def at(text: str, start: int) -> Answer:
+    """An answer as its context spells it; -1: it does not stand there."""
+    return Answer(text, start, start + len(text) if start >= 0 else -1)
+
+
 def squad(*questions, context=CONTEXT):
     return {"version": "1", "data": [{"title": "t", "paragraphs": [{"context": context, "qas": list(questions)}]}]}
 
@@ -66,7 +71,7 @@ def about(label, context=CONTEXT, question="who came ?"):
 def test_the_same_question_from_every_kind_of_file(written, name, content):
     (example,) = read_questions(path := written(name, content))
     assert (example.text, example.text_pair, example.id) == ("Who came?", CONTEXT, "q1")
-    assert example.label == (Answer("Ada", 0),)
+    assert example.label == (at("Ada", 0),)
     place = {"a.jsonl": "row 1"}.get(name.removesuffix(".gz"), "[0]")
     assert example.where.startswith(f"{path}, ")
     assert place in example.where
@@ -77,7 +82,7 @@ def test_parquet(tmp_path):
     rows = [ROW, ROW | {"id": "q2", "title": "t", "answers": {"text": [], "answer_start": []}}]
     parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
     first, second = read_questions(tmp_path / "a.parquet")
-    assert (first.label, second.label) == ((Answer("Ada", 0),), ())
+    assert (first.label, second.label) == ((at("Ada", 0),), ())
     assert second.where == f"{tmp_path / 'a.parquet'}, row 2"
     parquet.write_table(pyarrow.Table.from_pylist([{"question": "q", "context": "c"}]), tmp_path / "b.parquet")
     assert read_questions(tmp_path / "b.parquet", labelled=False)[0].label is None
@@ -93,7 +98,7 @@ def test_parquet(tmp_path):
 
 def test_questions_without_answers_and_without_labels(written):
     path = written("a.json", squad(QA, {"id": "q2", "question": "Why?", "answers": [], "is_impossible": True}))
-    assert [example.label for example in read_questions(path)] == [(Answer("Ada", 0),), ()]
+    assert [example.label for example in read_questions(path)] == [(at("Ada", 0),), ()]
     bare = squad({"id": "q1", "question": "Who?"}, {"id": 7, "question": "Why?", "answers": "?"})
     found = read_questions(written("b.json", bare), labelled=False)
     assert [(example.id, example.label) for example in found] == [("q1", None), ("7", None)]
@@ -103,14 +108,14 @@ def test_questions_without_answers_and_without_labels(written):
 @pytest.mark.parametrize(
     ("text", "start", "expected"),
     [
-        ("ab", 0, Answer("ab", 0)),
-        ("ab", 1, Answer("ab", 0)),
-        ("ab", 5, Answer("ab", 6)),
-        ("ab", 3, Answer("ab", 0)),  # of two that are as near, the first
-        ("ab", -1, Answer("ab", 0)),
-        ("ab", 999, Answer("ab", 12)),
-        ("CD E", 0, Answer("cd  e", 18)),
-        ("cde", 0, Answer("cd  e", 18)),
+        ("ab", 0, at("ab", 0)),
+        ("ab", 1, at("ab", 0)),
+        ("ab", 5, at("ab", 6)),
+        ("ab", 3, at("ab", 0)),  # of two that are as near, the first
+        ("ab", -1, at("ab", 0)),
+        ("ab", 999, at("ab", 12)),
+        ("CD E", 0, Answer("CD E", 18, 23)),
+        ("cde", 0, Answer("cde", 18, 23)),
         ("Ab", 0, None),  # several, but for the case
         ("xyz", 0, None),
     ],
@@ -119,7 +124,8 @@ def test_an_answer_is_found_where_it_stands(text, start, expected):
     context = "ab....ab....ab... cd  e"
     assert locate(context, text, start) == expected
     if expected:
-        assert context[expected.start : expected.start + len(expected.text)] == expected.text
+        squeezed = "".join(context[expected.start : expected.end].lower().split())
+        assert squeezed == "".join(expected.text.lower().split())
 
 
 def test_what_is_odd_is_counted_and_kept(written, caplog):
@@ -135,17 +141,17 @@ def test_what_is_odd_is_counted_and_kept(written, caplog):
     path = written("a.json", json.dumps(squad(*questions)))
     examples = QATask().read(path)
     assert [example.label for example in examples] == [
-        (Answer("Bob", 10),),
-        (Answer("Eve", -1), Answer("Bob", 10)),
-        (Answer("May", 32),),
+        (at("Bob", 10),),
+        (at("Eve", -1), at("Bob", 10)),
+        (Answer("may", 32, 35),),
     ]
     assert examples[2].text == "\ufffd?"
     assert QATask().gold(examples[1]) == ["Eve", "Bob"]
     assert caplog.messages == [
+        f"{path}: 1 halves of surrogate pairs became U+FFFD",
         f"{path}: 2 answer_start did not match their text and were moved",
         f"{path}: 1 answers do not stand in their context; they count in scores and are never learnt",
         f"{path}: 1 questions are empty",
-        f"{path}: half a surrogate pair became U+FFFD in 1 texts",
     ]
     (feature,) = QATask().encode(examples[1:2], WORDPIECE, 384)
     assert WORDPIECE.tokens[feature.input_ids[feature.target[0]]] == "bob"
@@ -211,7 +217,7 @@ def test_broken_json_is_refused(written, content, place, words):
     ("name", "content", "words"),
     [
         ("a.jsonl", json.dumps(ROW) + "\n{", "row 2: not valid JSON"),
-        ("a.jsonl", "[]", r"row 1: expected a JSON object, not \[\]"),
+        ("a.jsonl", "[]", r"row 1: expected a JSON object, found \[\]"),
         ("a.jsonl", "\n\n", "no questions"),
         ("a.jsonl", json.dumps(ROW) + "\n" + json.dumps(ROW), "row 2: the id 'q1' is there twice"),
         ("a.json.gz", b"\x1f\x8bno", "damaged compressed data"),
@@ -267,7 +273,7 @@ def tokens(feature):
 
 
 def test_windows_hold_the_question_and_share_tokens():
-    features = QATask(stride=2).encode([about((Answer("towns", 23),))], WORDPIECE, 12)
+    features = QATask(stride=2).encode([about((at("towns", 23),))], WORDPIECE, 12)
     assert [" ".join(tokens(feature)) for feature in features] == [
         "[CLS] who came ? [SEP] ada came . bob left the [SEP]",
         "[CLS] who came ? [SEP] left the town ##s in may [SEP]",
@@ -284,33 +290,33 @@ def test_windows_hold_the_question_and_share_tokens():
 
 
 def test_an_answer_that_ends_behind_a_window_is_not_in_it():
-    features = QATask(stride=2).encode([about((Answer("the town", 19),))], WORDPIECE, 12)
+    features = QATask(stride=2).encode([about((at("the town", 19),))], WORDPIECE, 12)
     assert [feature.target for feature in features] == [(0, 0), (6, 7), (0, 0)]
-    features = QATask(stride=2).encode([about((Answer("left the", 14),))], WORDPIECE, 12)
+    features = QATask(stride=2).encode([about((at("left the", 14),))], WORDPIECE, 12)
     assert [feature.target for feature in features] == [(9, 10), (5, 6), (0, 0)]
 
 
 def test_an_answer_takes_whole_tokens():
-    (feature,) = QATask().encode([about((Answer("own", 24),))], WORDPIECE, 384)
+    (feature,) = QATask().encode([about((at("own", 24),))], WORDPIECE, 384)
     assert [tokens(feature)[row] for row in feature.target] == ["town", "town"]
-    (feature,) = QATask().encode([about((Answer("t the towns i", 17),))], WORDPIECE, 384)
+    (feature,) = QATask().encode([about((at("t the towns i", 17),))], WORDPIECE, 384)
     assert [tokens(feature)[row] for row in feature.target] == ["left", "in"]
     assert QATask().marks(feature) == {feature.target[0]: "start", feature.target[1]: "end"}
 
 
 def test_no_answer_points_at_cls():
     assert [each.target for each in QATask().encode([about(()), about(None)], WORDPIECE, 384)] == [(0, 0), None]
-    batch = QATask().collate(QATask().encode([about(()), about((Answer("Ada", 0),))], WORDPIECE, 384))
+    batch = QATask().collate(QATask().encode([about(()), about((at("Ada", 0),))], WORDPIECE, 384))
     assert batch.targets["starts"].tolist() == batch.targets["ends"].tolist() == [0, 5]
 
 
 def test_an_answer_without_a_token_is_refused():
     with pytest.raises(BertwrightError, match="no token in the answer"):
-        QATask().encode([about((Answer("\u200b", 3),), "ada\u200b came")], WORDPIECE, 384)
+        QATask().encode([about((at("\u200b", 3),), "ada\u200b came")], WORDPIECE, 384)
 
 
 def test_long_questions_are_cut_and_counted(caplog):
-    examples = [about((Answer("Ada", 0),), question="who " * 9), about((Answer("Ada", 0),))]
+    examples = [about((at("Ada", 0),), question="who " * 9), about((at("Ada", 0),))]
     features = QATask(max_question_length=5).encode(examples, WORDPIECE, 384)
     assert [feature.truncated for feature in features] == [True, False]
     assert tokens(features[0])[:8] == ["[CLS]", *["who"] * 5, "[SEP]", "ada"]
@@ -322,7 +328,7 @@ def test_long_questions_are_cut_and_counted(caplog):
 
 
 def test_answers_that_cannot_be_learnt_or_given_are_counted(caplog):
-    example = about((Answer(CONTEXT[:-1], 0),))
+    example = about((at(CONTEXT[:-1], 0),))
     QATask(stride=2, max_answer_length=3).encode([example], WORDPIECE, 12)
     assert caplog.messages == [
         "1 of 1 answers are longer than max_answer_length, 3, and cannot be given",
@@ -397,7 +403,7 @@ def test_no_answer_is_given_beyond_the_threshold():
 
 def test_the_threshold_is_set_by_dev():
     contexts = ["ada came .", "bob came .", "ada left .", "bob left ."]
-    labels = [(Answer("ada", 0),), (Answer("bob", 0),), (), ()]
+    labels = [(at("ada", 0),), (at("bob", 0),), (), ()]
     examples = [about(label, context) for label, context in zip(labels, contexts, strict=True)]
     task = QATask().learn(examples)
     assert task.impossible
@@ -437,7 +443,7 @@ def test_no_questions_no_answers():
 
 
 def test_learning_whether_there_may_be_no_answer():
-    assert not QATask().learn([about((Answer("Ada", 0),))]).impossible
+    assert not QATask().learn([about((at("Ada", 0),))]).impossible
     with pytest.raises(BertwrightError, match="no question has an answer"):
         QATask().learn([about(())])
     with pytest.raises(BertwrightError, match="no label"):
@@ -446,7 +452,7 @@ def test_learning_whether_there_may_be_no_answer():
 
 def test_error_and_what_came_to_nothing():
     task = QATask()
-    examples = [about((Answer("Ada", 0),)), about((Answer("Bob left", 10),)), about(())]
+    examples = [about((at("Ada", 0),)), about((at("Bob left", 10),)), about(())]
 
     def given(*answers):
         return [{"score": 0.5, "start": 0, "end": len(answer), "answer": answer} for answer in answers]
@@ -460,7 +466,7 @@ def test_error_and_what_came_to_nothing():
     assert task.degenerate(given(""), examples[2:]) is None
     assert [task.answers(each) for each in (*examples[1:], about(None))] == [["an answer"], ["no answer"], []]
     chinese = QATask(rules="cmrc")
-    assert chinese.error(given("京都。")[0], about((Answer("京都", 0),), "京都。")) == 0.0
+    assert chinese.error(given("京都。")[0], about((at("京都", 0),), "京都。")) == 0.0
 
 
 # Real files

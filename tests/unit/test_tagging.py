@@ -277,7 +277,7 @@ def test_label_studio(tmp_path, caplog):
         ({"text": "a b", "entities": [[0, "1", "X"]]}, "numbers of characters"),
         ({"text": "a b", "entities": [{"start": 0, "end": 1}]}, "one label"),
         ({"text": "a b", "entities": "X"}, "a list of entities"),
-        (["a"], "expected an object"),
+        (["a"], "expected a JSON object"),
     ],
 )
 def test_what_is_wrong_with_a_record_is_said_with_its_row(tmp_path, record, expected):
@@ -296,7 +296,7 @@ def test_half_a_character_is_mended(tmp_path, caplog):
     (example,) = read(tmp_path, "x.jsonl", '{"text": "a \\ud83d EU", "entities": [[4, 6, "ORG"]]}')
     assert example.text == "a \ufffd EU"
     assert named(example) == [("EU", "ORG")]
-    assert "1 records had half a surrogate pair" in caplog.text
+    assert "1 halves of surrogate pairs became U+FFFD" in caplog.text
 
 
 def test_white_space_around_entities_is_taken_off_and_counted(tmp_path, caplog):

@@ -118,7 +118,7 @@ def test_wanted_columns_alone_may_not_be_empty(written):
         ("a.jsonl", '{"text": "a", "label": null}\n', r"row 1: column 'label' is empty"),
         ("a.jsonl", '{"text": 7, "label": 1}\n', r"row 1: column 'text' must hold text, not 7"),
         ("a.jsonl", '{"text": "a", "label": [1]}\n', r"row 1: column 'label' must hold text, not \[1\]"),
-        ("a.xlsx", CSV, r"CSV, TSV or JSON Lines\n.*\.csv, \.tsv, \.jsonl"),
+        ("a.xlsx", CSV, r"how this file is to be read\n.*\.csv, \.tsv, \.jsonl"),
     ],
 )
 def test_broken_files_are_named(written, name, content, message):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -18,6 +18,9 @@ from bertwright.cli.task_view import print_per_class, write_answers
 from bertwright.config import Activation, PoolingMode
 from bertwright.errors import BertwrightError
 from bertwright.messages import language, say
+
+if TYPE_CHECKING:
+    from bertwright.tasks import Example, Task
 
 InputFile = Annotated[Path | None, Parameter(allow_leading_hyphen=True)]
 
@@ -87,7 +90,7 @@ def predict(
     if input is None:
         examples = task.examples(task.typed(texts))
     elif (lines := _lines(input)) is not None and not task.reads_text_files:
-        examples = task.examples([given for line in lines for given in task.typed(line.split("\t"))])
+        examples = [_asked(task, line, f"{input}, row {number:,}") for number, line in enumerate(lines, start=1)]
     elif lines is not None and str(input) == "-":
         examples = task.examples(lines)
     else:
@@ -202,6 +205,15 @@ def convert(
     if not output.quiet:
         view.print_sheet(conversion, language())
     console.err.print(say("saved", language(), path=out))
+
+
+def _asked(task: Task, line: str, where: str) -> Example:
+    """Return what one line asks; tabs in it are between texts."""
+    given = task.typed(line.split("\t"))
+    if len(given) != 1:
+        fix = "one a line; take tabs out of texts, or save them as .jsonl"
+        raise BertwrightError(f"its tabs make {len(given)} questions of this line", where=where, fix=fix)
+    return task.example(given[0], where=where)
 
 
 def _lines(input: Path) -> list[str] | None:

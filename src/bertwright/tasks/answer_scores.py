@@ -16,14 +16,11 @@ import string
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import SequenceMatcher
-from typing import Literal
 
 from bertwright.errors import BertwrightError
+from bertwright.options import AnswerRules
 
 _log = logging.getLogger(__name__)
-
-Rules = Literal["squad", "cmrc"]
-"""Whose script counts: `squad` (English, words) or `cmrc` (Chinese, characters)."""
 
 _DELETED_IN_ENGLISH = str.maketrans("", "", string.punctuation)
 _ARTICLE = re.compile(r"\b(?:an?|the)\b")
@@ -35,7 +32,7 @@ _CHINESE = re.compile("([\u4e00-\u9fa5])")
 
 
 def answer_scores(
-    predictions: Mapping[str, str], gold: Mapping[str, Sequence[str]], *, rules: Rules = "squad"
+    predictions: Mapping[str, str], gold: Mapping[str, Sequence[str]], *, rules: AnswerRules = "squad"
 ) -> dict[str, float]:
     """Return the mean scores over all questions, between 0 and 1; of several gold answers, the best one counts.
 
@@ -67,7 +64,7 @@ def best_threshold(
     answers: Mapping[str, str],
     gold: Mapping[str, Sequence[str]],
     *,
-    rules: Rules = "squad",
+    rules: AnswerRules = "squad",
 ) -> tuple[float, float, float]:
     """Find how much better `no answer` must score than the best answer for the empty one to be given.
 
@@ -104,7 +101,7 @@ def best_threshold(
 
 
 def _scores_by_question(
-    predictions: Mapping[str, str], gold: Mapping[str, Sequence[str]], rules: Rules
+    predictions: Mapping[str, str], gold: Mapping[str, Sequence[str]], rules: AnswerRules
 ) -> dict[str, tuple[float, float]]:
     """Return exact match and F1 of every question."""
     if not gold:

@@ -36,7 +36,7 @@ def read_c3(path: Path) -> list[Row]:
             where = f"{path}, [{number}][1][{place}]"
             if not isinstance(question, dict):
                 raise BertwrightError("expected a question with its choices", where=where)
-            values = {"text": text, "stem": _text(question.get("question"), f"{where}.question")}
+            values: dict[str, Any] = {"text": text, "stem": _text(question.get("question"), f"{where}.question")}
             values |= {"choices": question.get("choice"), "label": question.get("answer", "")}
             rows.append(Row(where, values))
     if not rows:

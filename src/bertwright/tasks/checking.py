@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
-from bertwright.tasks.base import Example, Feature, Task
+from bertwright.tasks.base import Example, Feature, Task, by_example
 from bertwright.text.wordpiece import WordPiece
 
 SHOWN = 5
@@ -37,7 +38,7 @@ class Check:
     overlaps: list[tuple[str, str]] = field(default_factory=list)
     """Rows of train and dev with the same input."""
     shown: list[Aligned] = field(default_factory=list)
-    """The first examples as the model will see them."""
+    """The first examples as the model will see them, each with its first input."""
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values."""
@@ -95,7 +96,8 @@ def check_examples(
         "longest": lengths[-1],
         "unknown_tokens": sum(feature.input_ids.count(wordpiece.unk_id) for feature in features) / sum(lengths),
     }
-    shown = [_aligned(task, feature, wordpiece) for feature in features[:SHOWN]]
+    firsts = (features[places[0]] for _, places in by_example(features))
+    shown = [_aligned(task, feature, wordpiece) for feature in islice(firsts, SHOWN)]
     return Check(facts, balance, contradictions[:SHOWN], overlaps[:SHOWN], shown)
 
 

@@ -2,7 +2,7 @@
 
     task = ChoiceTask(text_column="sent1", stem_column="sent2", choice_columns=("ending0", "ending1", "ending2"))
     ask = {"prompt": "The pan is hot.", "stem": "She", "choices": ["takes a cloth.", "grips it.", "sings."]}
-    Predictor(model, wordpiece, task).predict([ask])  # [{'choice': 0, 'text': 'takes a cloth.', 'score': 0.9, ...}]
+    Predictor(model, wordpiece, task).predict([ask])  # [{'choice': 0, 'answer': 'takes a cloth.', ...}]
 
 Every sequence is `[CLS] prompt [SEP] stem ending [SEP]`; how many endings there are may differ from row to row.
 
@@ -155,8 +155,9 @@ class ChoiceTask(ChoiceOptions, Task):
         return Example(given["prompt"], given.get("stem"), where=where, choices=texts)
 
     def typed(self, words: Sequence[str]) -> list[Any]:
-        """Return the one question that words ask: the prompt, and then its endings."""
-        return [(words[0], list(words[1:]))]
+        """Return the one question that words ask: the prompt, its stem if there is one, and then its endings."""
+        first = 1 if self.stem_column is None else 2
+        return [(*words[:first], list(words[first:]))]
 
     def encode(self, examples: Sequence[Example], wordpiece: WordPiece, max_length: int) -> list[Feature]:
         """Turn every ending into [CLS] prompt [SEP] stem ending [SEP]; with `windows`, into as many as show the prompt.
@@ -208,10 +209,9 @@ class ChoiceTask(ChoiceOptions, Task):
         endings = [stem + _ids(choice, wordpiece) for choice in example.choices]
         room = max_length - 3 - max(map(len, endings))
         try:
-            starts = window_starts(len(prompt), room, self.stride)
+            starts = window_starts(len(prompt), room, min(self.stride, max(room, 0) // 2))
         except BertwrightError as error:
-            fix = error.fix or f"give a stride below {max(room, 1)} (--stride), or more tokens (--max-length)"
-            raise BertwrightError(error.what, where=example.where, fix=fix) from None
+            raise BertwrightError(error.what, where=example.where, fix=error.fix) from None
         inputs = []
         for place, ending in enumerate(endings):
             for start in starts:
@@ -244,7 +244,7 @@ class ChoiceTask(ChoiceOptions, Task):
         return choice_loss(scores, batch.targets["num_choices"], batch.targets["labels"])
 
     def decode(self, logits: Logits, features: Sequence[Feature], examples: Sequence[Example]) -> list[Prediction]:
-        """Return the likeliest ending's place as `choice`, its `text` and `score`, and the `scores` of all."""
+        """Return the likeliest ending's place, `choice`, its text, `answer`, its `score`, and the `scores` of all."""
         found = []
         for index, places in by_example(features):
             windows = [torch.cat([logits[place] for place in group]) for group in _by_choice(features, places)]

@@ -34,6 +34,11 @@ _LETTERS: dict[Scheme, tuple[str, str, str, str]] = {  # first, inner, last, and
 }
 
 
+def is_chunk_tag(tag: str) -> bool:
+    """Return whether a tag is O, or one that says where an entity begins, goes on or ends, such as B-PER."""
+    return tag == "O" or (len(tag) > 2 and tag[1] == "-" and tag[0] in _MEANINGS)
+
+
 def chunks(tags: Sequence[str]) -> list[Chunk]:
     """Return the chunks that tags mean, in order; every sequence of legal tags means some.
 
@@ -61,7 +66,7 @@ def detect_scheme(sequences: Iterable[Sequence[str]]) -> Scheme:
     """
     sentences = list(sequences)
     tags = {tag for sentence in sentences for tag in sentence}
-    letters = {tag[0] for tag in tags if _is_chunk_tag(tag)}
+    letters = {tag[0] for tag in tags if tag != "O" and is_chunk_tag(tag)}
     if not letters and tags - {"O", ""}:
         for place, sentence in enumerate(sentences):
             if "" in sentence:
@@ -236,15 +241,11 @@ def _same_sentences(gold: Sequence[object], predicted: Sequence[object]) -> None
         raise BertwrightError(f"there are {len(gold)} sentences, and predictions for {len(predicted)}")
 
 
-def _is_chunk_tag(tag: str) -> bool:
-    return len(tag) > 2 and tag[1] == "-" and tag[0] in _MEANINGS
-
-
 def _chunks(tags: Sequence[str], sentence: int | None) -> list[Chunk]:
     found: list[Chunk] = []
     start, before, label = -1, "O", ""  # -1: in no chunk
     for place, tag in enumerate([*tags, "O"]):
-        if tag != "O" and not _is_chunk_tag(tag):
+        if not is_chunk_tag(tag):
             raise _illegal(tag, place, sentence)
         now, now_label = ("O", "") if tag == "O" else (_MEANINGS[tag[0]], tag[2:])
         begins = _begins(before, now, now_label != label)

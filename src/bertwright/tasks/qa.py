@@ -354,11 +354,11 @@ class _Context(NamedTuple):
         Raises:
             BertwrightError: the answer has no token.
         """
-        for text, start in example.label:
+        for text, start, end in example.label:
             if start < 0:
                 continue
             first = int(np.searchsorted(self.offsets[:, 1], start, side="right"))
-            last = int(np.searchsorted(self.offsets[:, 0], start + len(text), side="left")) - 1
+            last = int(np.searchsorted(self.offsets[:, 0], end, side="left")) - 1
             if first > last:
                 what, fix = f"there is no token in the answer {text!r:.60}", "take the question out"
                 raise BertwrightError(what, where=example.where, fix=fix)

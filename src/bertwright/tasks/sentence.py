@@ -14,6 +14,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -35,7 +36,7 @@ from bertwright.tasks.metrics import (
     multi_label_details,
     multi_label_scores,
 )
-from bertwright.tasks.tables import Row
+from bertwright.tasks.tables import Row, shown
 from bertwright.tasks.texts import TextTask
 
 
@@ -55,6 +56,8 @@ class ClassifyTask(ClassifyOptions, TextTask):
             raise BertwrightError(f"labels must differ from each other: {', '.join(self.labels)}")
         if self.metric in (("f1", "mcc") if self.multi_label else ("micro_f1",)):
             raise BertwrightError(f"{self.metric} is no score of this task", fix="choose another metric")
+        if not self.label_separator:
+            raise BertwrightError("label_separator must not be empty")
         if not self.temperature > 0:
             raise BertwrightError(f"temperature must be positive, not {self.temperature!r}")
 
@@ -73,7 +76,13 @@ class ClassifyTask(ClassifyOptions, TextTask):
         value = row.values["label"]
         if not self.multi_label:
             return value.strip()
-        names = value if isinstance(value, list) else str(value).split(self.label_separator)
+        names = value if isinstance(value, list) else [value]
+        for name in names:
+            if isinstance(name, bool) or not isinstance(name, str | int | float):
+                what = f"column {self.label_column!r} must hold labels, not {shown(value)}"
+                raise BertwrightError(what, where=row.where)
+        if isinstance(value, str):
+            names = value.split(self.label_separator)
         return tuple(sorted({str(name).strip() for name in names} - {""}))
 
     def target_of(self, example: Example) -> Any:
@@ -82,13 +91,18 @@ class ClassifyTask(ClassifyOptions, TextTask):
             return None
         given = example.label if self.multi_label else (example.label,)
         for label in given:
-            if label not in self.labels:
+            if label not in self._places:
                 raise BertwrightError(
                     f"unknown label {label!r}{nearest(label, self.labels)}; the labels are {', '.join(self.labels)}",
                     where=example.where,
                     fix="mend the row, or train again on a file that has this label",
                 )
-        return [int(label in given) for label in self.labels] if self.multi_label else self.labels.index(given[0])
+        if not self.multi_label:
+            return self._places[given[0]]
+        target = [0] * len(self.labels)
+        for label in given:
+            target[self._places[label]] = 1
+        return target
 
     def learn(self, examples: Sequence[Example]) -> ClassifyTask:
         """Return the task with the labels of the training examples, sorted: as numbers if all are, as text otherwise.
@@ -176,7 +190,7 @@ class ClassifyTask(ClassifyOptions, TextTask):
         """Say so if every answer is the same though the right ones are not."""
         gold, predicted = self._compared(predictions, examples)
         if len(set(map(str, gold))) > 1 and len(set(map(str, predicted))) == 1:
-            right = sum(str(label) == str(predicted[0]) for label in gold) / len(gold)
+            right = gold.count(type(gold[0])(predicted[0])) / len(gold)
             return f"answers {predicted[0]!r} to every dev example, which is right for {right:.0%} of them"
         return None
 
@@ -195,6 +209,8 @@ class ClassifyTask(ClassifyOptions, TextTask):
 
     def answers(self, example: Example) -> list[str]:
         """Return the label or labels."""
+        if example.label is None:
+            return []
         return list(example.label) if self.multi_label else [example.label]
 
     def marks(self, feature: Feature) -> dict[int, str]:
@@ -209,9 +225,13 @@ class ClassifyTask(ClassifyOptions, TextTask):
 
     def config_keys(self) -> dict[str, Any]:
         """Return `id2label`, `label2id` and `problem_type`."""
-        ids = {label: index for index, label in enumerate(self.labels)}
+        ids = self._places
         kind = "multi_label_classification" if self.multi_label else "single_label_classification"
         return {"id2label": {str(index): label for label, index in ids.items()}, "label2id": ids, "problem_type": kind}
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {label: place for place, label in enumerate(self.labels)}
 
     def _compared(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> tuple[list[Any], list[Any]]:
         gold = [require_label(example) for example in examples]

@@ -23,13 +23,14 @@ import csv
 import json
 import logging
 import math
-import re
 import reprlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bertwright.errors import BertwrightError, nearest
+from bertwright.tasks.records import Record, extension_of, json_lines, parquet_rows
 from bertwright.text.corpus import read_lines
 
 EXTENSIONS = (".csv", ".tsv", ".jsonl", ".parquet", ".txt")
@@ -38,8 +39,6 @@ EXTENSIONS = (".csv", ".tsv", ".jsonl", ".parquet", ".txt")
 LONGEST_CELL = 1 << 24
 """Characters that a cell of a CSV file may have; more of them lie behind a quote that nobody closed."""
 
-_PARQUET_ROWS = 1024
-_HALF_PAIR = re.compile("[\ud800-\udfff]")
 _SEPARATORS = (("\t", "rename it to .tsv"), (";", "save it with commas"), (",", "rename it to .csv"))
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 60, 60
@@ -53,9 +52,6 @@ class Row(NamedTuple):
     """File and row, for messages."""
     values: dict[str, Any]
     """Its text by role; of a raw role, what the file holds."""
-
-
-_Record = tuple[str, dict[str, Any]]
 
 
 def read_table(
@@ -74,9 +70,9 @@ def read_table(
     """
     extension = table_extension(path)
     if extension == ".parquet":
-        records = _parquet_records(path, columns)
+        records = parquet_rows(path, partial(_checked_columns, path, columns))
     elif extension == ".jsonl":
-        records = _json_records(path)
+        records = json_lines(path)
     else:
         rows = _comma_rows(path) if extension == ".csv" else _tab_rows(path)
         records = _named(rows, path, columns, header)
@@ -92,71 +88,7 @@ def table_extension(path: Path) -> str:
     Raises:
         BertwrightError: it has another one.
     """
-    name = path.name.lower()
-    for packed in (".gz", ".xz", ".zst"):
-        name = name.removesuffix(packed)
-    for extension in EXTENSIONS:
-        if name.endswith(extension):
-            return extension
-    fix = f"save it as one of {', '.join(EXTENSIONS)} and name it so"
-    raise BertwrightError("the name does not say whether this is Parquet, CSV, TSV or JSON Lines", where=path, fix=fix)
-
-
-def _json_records(path: Path) -> Iterator[_Record]:
-    mended = 0
-    for number, line in enumerate(read_lines(path), start=1):
-        if line.isspace():
-            continue
-        where = _at(path, number)
-        try:
-            record = json.loads(line, object_pairs_hook=_object)
-            if "\\u" in line and _HALF_PAIR.search(text := json.dumps(record, ensure_ascii=False)):
-                record = json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
-                mended += 1
-        except (ValueError, RecursionError) as error:
-            what = f"not valid JSON ({str(error) or 'it is nested too deep':.120})"
-            raise BertwrightError(what, where=where, fix=_fix(line, "write one JSON object a line")) from None
-        if not isinstance(record, dict):
-            fix = "write one object a line, without brackets around them" if line.startswith("[") else None
-            raise BertwrightError(f"expected a JSON object, found {shown(record)}", where=where, fix=fix)
-        yield where, record
-    if mended:
-        _log.warning("%s: half a surrogate pair became U+FFFD in %d rows", path, mended)
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object; of a key that is there twice, nobody knows which value is meant."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {twice[:40]!r} is there twice")
-    return found
-
-
-def _parquet_records(path: Path, columns: Mapping[str, str]) -> Iterator[_Record]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        fix = "pip install 'bertwright[data]'"
-        raise BertwrightError("Parquet files need the package pyarrow", where=path, fix=fix) from None
-    number = 0
-    try:
-        with parquet.ParquetFile(str(path)) as file:
-            _check_header(file.schema_arrow.names, str(path), columns)
-            for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=sorted(set(columns.values()))):
-                for record in batch.to_pylist():
-                    number += 1
-                    yield _at(path, number), record
-    except BertwrightError:
-        raise
-    except FileNotFoundError:
-        raise BertwrightError("no such file", where=path, fix="check the spelling") from None
-    except (pyarrow.ArrowException, ArithmeticError, NotImplementedError, OSError, ValueError) as error:
-        what = f"not readable as Parquet ({error!s:.120})"
-        where = f"{path}, after row {number:,}" if number else path
-        raise BertwrightError(what, where=where, fix="make or download the file again") from None
+    return extension_of(path, EXTENSIONS)
 
 
 def _tab_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -186,7 +118,7 @@ def _comma_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 def _named(
     rows: Iterator[tuple[int, list[str]]], path: Path, columns: Mapping[str, str], header: Sequence[str]
-) -> Iterator[_Record]:
+) -> Iterator[Record]:
     names = list(header)
     if names:
         _check_header(names, "--columns", columns)
@@ -224,6 +156,11 @@ def _check_header(header: Sequence[str], where: str, columns: Mapping[str, str])
             raise _missing(name, role, where, header)
         if header.count(name) > 1:
             raise BertwrightError(f"{header.count(name)} columns are named {name!r}", where=where)
+
+
+def _checked_columns(path: Path, columns: Mapping[str, str], header: Sequence[str]) -> list[str]:
+    _check_header(header, str(path), columns)
+    return sorted(set(columns.values()))
 
 
 def _missing(name: str, role: str, where: str, known: Sequence[str]) -> BertwrightError:

@@ -24,14 +24,14 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Collection, Iterator, Sequence
-from functools import cache
 from pathlib import Path
 
-from bertwright.errors import BertwrightError
+from bertwright.errors import BertwrightError, nearest
 from bertwright.files import new_file
 from bertwright.options import TagOptions
 from bertwright.tasks.base import Example, Prediction
-from bertwright.tasks.entities import Scheme, chunks, detect_scheme, tags_of
+from bertwright.tasks.entities import Scheme, chunks, detect_scheme, is_chunk_tag, tags_of
+from bertwright.tasks.records import extension_of
 from bertwright.tasks.tagged_records import RECORD_EXTENSIONS, read_records
 from bertwright.tasks.words import Entity, Sentence, chunks_of, join_words, lines_of, split_words, words_of
 from bertwright.text.corpus import read_lines
@@ -54,7 +54,8 @@ def read_tagged(
         path: one of the files that the module describes.
         options: columns; whether tags are `plain`; whether an example is a document or a sentence.
         labelled: whether tags or entities are read.
-        known: plain tags, by which a `.txt` without labels is known as one of columns.
+        known: the tags of a trained model, which knows the labels in them and no others; of plain ones, a `.txt`
+            without labels is known by them as one of columns.
 
     Returns:
         Examples with `words`, and with a tuple of `Entity` as label if they are labelled.
@@ -62,23 +63,31 @@ def read_tagged(
     Raises:
         BertwrightError: what is wrong with the file, with its row.
     """
-    extension, plain = _extension(path), options.scheme == "plain"
+    extension = extension_of(path, (*COLUMN_EXTENSIONS, *RECORD_EXTENSIONS))
+    plain = options.scheme == "plain"
     if extension in RECORD_EXTENSIONS:
-        examples = _of_records(path, plain=plain, labelled=labelled)
+        examples = _of_records(path, plain=plain, labelled=labelled, known=known)
     elif extension == ".txt" and not labelled and not _has_tags(path, options, known):
         rows = ((_at(path, number), line.strip()) for number, line in enumerate(read_lines(path), start=1))
         examples = [Example(text, words=split_words(text), where=where) for where, text in rows if text]
     else:
         documents = _documents(path, options, labelled=labelled)
         if labelled:
-            _check_tags(path, [sentence for document in documents for sentence in document], plain=plain)
-        if options.document_context and len(documents) < 2 and any(len(each) > 1 for each in documents):
-            _log.warning("%s: no %s in it; all of it is taken for one document", path, _DOCUMENT)
+            _check_tags(path, [sentence for document in documents for sentence in document], plain=plain, known=known)
         groups = documents if options.document_context else [[each] for document in documents for each in document]
         examples = [_joined(group, plain=plain) for group in groups]
     if not examples:
         raise BertwrightError("there is nothing to tag in this file", where=path)
     return examples
+
+
+def read_columns(path: Path, options: TagOptions) -> list[Sentence]:
+    """Read the sentences of a file of a word a line, their tags as they are written, legal or not.
+
+    Raises:
+        BertwrightError: what is wrong with the file, with its row.
+    """
+    return [sentence for document in _documents(path, options, labelled=True) for sentence in document]
 
 
 def conll_lines(
@@ -110,35 +119,14 @@ def write_conll(
         file.write("".join(f"{line}\n" for line in conll_lines(examples, predictions, scheme=scheme)).encode())
 
 
-@cache
-def is_chunk_tag(tag: str) -> bool:
-    """Return whether a tag is O, or one that says where an entity begins, goes on or ends, such as B-PER."""
-    try:
-        chunks([tag])
-    except BertwrightError:
-        return False
-    return True
-
-
-def _of_records(path: Path, *, plain: bool, labelled: bool) -> list[Example]:
+def _of_records(path: Path, *, plain: bool, labelled: bool, known: Collection[str]) -> list[Example]:
     found = read_records(path, labelled=labelled)
     if plain and labelled and (texts := [each for each in found if isinstance(each, Example)]):
         fix = "give tokens and tags, or leave --scheme plain out"
         raise BertwrightError("named stretches of a text are no plain tags", where=texts[0].where, fix=fix)
     if labelled and (sentences := [each for each in found if isinstance(each, Sentence)]):
-        _check_tags(path, sentences, plain=plain)
+        _check_tags(path, sentences, plain=plain, known=known)
     return [_joined([each], plain=plain) if isinstance(each, Sentence) else each for each in found]
-
-
-def _extension(path: Path) -> str:
-    name = path.name.lower()
-    for packed in (".gz", ".xz", ".zst"):
-        name = name.removesuffix(packed)
-    known = (*COLUMN_EXTENSIONS, *RECORD_EXTENSIONS)
-    if (extension := Path(name).suffix) in known:
-        return extension
-    what = "the name does not say how words and tags stand in this file"
-    raise BertwrightError(what, where=path, fix=f"save it as one of {', '.join(known)} and name it so")
 
 
 # ---- a word a line
@@ -206,7 +194,7 @@ def _documents(path: Path, options: TagOptions, *, labelled: bool) -> list[list[
     layout = _Layout(path, lines, options, labelled=labelled)
     documents: list[list[Sentence]] = [[]]
     sentence: Sentence | None = None
-    left_out = 0
+    left_out, marked = 0, False
     for number, line in enumerate(lines, start=1):
         fields = layout.split(line)
         if not fields:
@@ -215,6 +203,7 @@ def _documents(path: Path, options: TagOptions, *, labelled: bool) -> list[list[
             sentence = None
             if fields[0] == _DOCUMENT or line.startswith("# newdoc"):
                 documents.append([])
+                marked = True
         elif layout.conllu and _NO_WORD.match(fields[0]):
             left_out += 1
         else:
@@ -226,6 +215,8 @@ def _documents(path: Path, options: TagOptions, *, labelled: bool) -> list[list[
             sentence.rows.append(number)
             if layout.tag >= 0:
                 sentence.tags.append(fields[layout.tag])
+    if options.document_context and not marked and len(documents[0]) > 1:
+        _log.warning("%s: no %s in it; all of it is taken for one document", path, _DOCUMENT)
     if left_out:
         _log.warning("%s: %d rows for several words at once, or for none, were left out", path, left_out)
     return [document for document in documents if document]
@@ -242,7 +233,7 @@ def _has_tags(path: Path, options: TagOptions, known: Collection[str]) -> bool:
     return -layout.count <= options.tag_column < layout.count and all(is_tag(row[options.tag_column]) for row in rows)
 
 
-def _check_tags(path: Path, sentences: Sequence[Sentence], *, plain: bool) -> None:
+def _check_tags(path: Path, sentences: Sequence[Sentence], *, plain: bool, known: Collection[str]) -> None:
     """Refuse tags that mark no entities, unless they are plain; say how they are written."""
     tags = set().union(*(each.tags for each in sentences))
     strange = sorted(tag for tag in tags if not (tag if plain else is_chunk_tag(tag)))
@@ -255,6 +246,11 @@ def _check_tags(path: Path, sentences: Sequence[Sentence], *, plain: bool) -> No
             f"the tag {tag!r} is neither O nor B-, I-, M-, E-, L-, S- or U- with a label" if tag else "a tag is empty"
         )
         raise BertwrightError(what, where=_where_of(path, sentences, tag), fix="write e.g. B-PER, I-PER and O")
+    labels = {_label(tag, plain=plain) for tag in known}
+    if unknown := sorted(tag for tag in tags - {"O"} if known and _label(tag, plain=plain) not in labels):
+        what = f"unknown tag {unknown[0]!r}{nearest(unknown[0], known)}; the model knows {', '.join(known)}"
+        fix = "mend it, or train again on a file that has this label"
+        raise BertwrightError(what, where=_where_of(path, sentences, unknown[0]), fix=fix)
     if plain or not tags:
         return
     scheme = detect_scheme([each.tags for each in sentences])
@@ -264,6 +260,10 @@ def _check_tags(path: Path, sentences: Sequence[Sentence], *, plain: bool) -> No
     ):
         what = "%s: the tags of %d of %d sentences do not follow %s; they are read as conlleval reads them"
         _log.warning(what, path, odd, len(sentences), scheme.upper())
+
+
+def _label(tag: str, *, plain: bool) -> str:
+    return tag if plain or not is_chunk_tag(tag) else tag[2:]
 
 
 def _where_of(path: Path, sentences: Sequence[Sentence], tag: str) -> str:

@@ -7,9 +7,7 @@ The keys are in the description of `tagged_files`.
 
 from __future__ import annotations
 
-import json
 import logging
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -18,19 +16,18 @@ from typing import Any
 
 from bertwright.errors import BertwrightError
 from bertwright.tasks.base import Example
+from bertwright.tasks.records import extension_of, json_file, json_lines, parquet_rows
 from bertwright.tasks.words import Entity, Sentence, checked_words, split_words
-from bertwright.text.corpus import read_lines
 
 RECORD_EXTENSIONS = (".jsonl", ".json", ".parquet")
 """Files of an example a record."""
 
 _TOKENS, _TAGS = ("tokens", "words"), ("tags", "ner_tags", "labels")
 _SPANS = ("entities", "spans", "label", "labels")
-_HALF_PAIR = re.compile("[\ud800-\udfff]")
+_KEYS = {*_TOKENS, *_TAGS, *_SPANS, "text", "data", "annotations"}
 _TRIMMED = "entities had white space at an end, which was taken off"
 _SEVERAL = "texts had several annotations; the first counts"
 _OTHER = "results of Label Studio are no named stretches and were left out"
-_MENDED = "records had half a surrogate pair, which became U+FFFD"
 _log = logging.getLogger(__name__)
 
 
@@ -48,7 +45,7 @@ def read_records(path: Path, *, labelled: bool) -> list[Example | Sentence]:
         BertwrightError: what is wrong with the file, with its row.
     """
     notes: Counter[str] = Counter()
-    made = [_made(record, where, labelled, notes) for where, record in _records(path, notes)]
+    made = [_made(record, where, labelled, notes) for where, record in _records(path)]
     for note, count in notes.items():
         if count:
             _log.warning("%s: %d %s", path, count, note)
@@ -71,48 +68,17 @@ def _made(record: Any, where: str, labelled: bool, notes: Counter[str]) -> Examp
     return Example(text, words=split_words(text), label=entities, where=where)
 
 
-def _records(path: Path, notes: Counter[str]) -> Iterator[tuple[str, Any]]:
-    name = path.name.lower()
-    if name.endswith(".parquet"):
-        yield from ((f"{path}, row {number:,}", record) for number, record in enumerate(_parquet(path), start=1))
-    elif ".jsonl" in Path(name).suffixes:
-        for number, line in enumerate(read_lines(path), start=1):
-            if not line.isspace():
-                yield (where := f"{path}, row {number:,}"), _json(line, where, notes)
+def _records(path: Path) -> Iterator[tuple[str, Any]]:
+    extension = extension_of(path, RECORD_EXTENSIONS)
+    if extension == ".parquet":
+        yield from parquet_rows(path, lambda names: [name for name in names if name in _KEYS])
+    elif extension == ".jsonl":
+        yield from json_lines(path)
     else:
-        records = _json("".join(read_lines(path)), str(path), notes)
+        records = json_file(path)
         if not isinstance(records, list):
             raise BertwrightError("expected a list of records", where=path, fix="one record a line is called .jsonl")
         yield from ((f"{path}, record {number:,}", record) for number, record in enumerate(records, start=1))
-
-
-def _json(text: str, where: str, notes: Counter[str]) -> Any:
-    try:
-        found = json.loads(text)
-        if "\\u" in text and _HALF_PAIR.search(mended := json.dumps(found, ensure_ascii=False)):
-            notes[_MENDED] += 1
-            found = json.loads(_HALF_PAIR.sub("\ufffd", mended))
-    except (ValueError, RecursionError) as error:
-        fix = "a file of one record a line is named .jsonl" if "Extra data" in str(error) else None
-        raise BertwrightError(f"not valid JSON ({error!s:.120})", where=where, fix=fix) from None
-    return found
-
-
-def _parquet(path: Path) -> list[Any]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        fix = "pip install 'bertwright[data]'"
-        raise BertwrightError("Parquet files need the package pyarrow", where=path, fix=fix) from None
-    try:
-        with parquet.ParquetFile(str(path)) as file:
-            found: list[Any] = file.read().to_pylist()
-    except FileNotFoundError:
-        raise BertwrightError("no such file", where=path, fix="check the spelling") from None
-    except (pyarrow.ArrowException, NotImplementedError, OSError, ValueError) as error:
-        raise BertwrightError(f"not readable as Parquet ({error!s:.120})", where=path) from None
-    return found
 
 
 def _tags(record: Mapping[str, Any], count: int, where: str) -> list[str]:
@@ -131,7 +97,7 @@ def _entities(text: str, record: Mapping[str, Any], where: str, notes: Counter[s
     spans = record[_require_key(record, _SPANS, where)]
     if not isinstance(spans, list):
         raise BertwrightError(f"expected a list of entities, not {_short(spans)}", where=where)
-    given = [_entity(span, len(text), where) for span in spans]
+    given = [_entity(span, text, where) for span in spans]
     found = []
     for start, end, label in given:
         piece = text[start:end]
@@ -147,8 +113,8 @@ def _entities(text: str, record: Mapping[str, Any], where: str, notes: Counter[s
     return tuple(sorted(found))
 
 
-def _entity(span: Any, length: int, where: str) -> Entity:
-    """Take `{"start", "end", "label"}` or `[start, end, label]` apart."""
+def _entity(span: Any, text: str, where: str) -> Entity:
+    """Take `{"start", "end", "label"}` or `[start, end, label]` apart; what it quotes must stand there."""
     values = span
     if isinstance(span, dict):
         start, end = (span.get(key, span.get(f"{key}_offset")) for key in ("start", "end"))
@@ -160,9 +126,13 @@ def _entity(span: Any, length: int, where: str) -> Entity:
     start, end, label = values
     if any(not isinstance(place, int) or isinstance(place, bool) for place in (start, end)):
         raise BertwrightError(f"start and end are numbers of characters, not in {_short(span)}", where=where)
-    if not 0 <= start < end <= length:
-        what = f"the entity {start} to {end} ({label}) is empty or leaves the text of {length} characters"
+    if not 0 <= start < end <= len(text):
+        what = f"the entity {start} to {end} ({label}) is empty or leaves the text of {len(text)} characters"
         raise BertwrightError(what, where=where)
+    said, found = span.get("text") if isinstance(span, dict) else None, text[start:end]
+    if isinstance(said, str) and said.replace("\\n", "\n") != found:
+        what = f"characters {start} to {end} are {_short(found)}, not {_short(said)}"
+        raise BertwrightError(what, where=where, fix="look whether the text was changed after it was annotated")
     return Entity(start, end, label.strip())
 
 
@@ -181,12 +151,6 @@ def _of_label_studio(record: Mapping[str, Any], where: str, labelled: bool, note
         raise BertwrightError("this text has no annotation", where=where, fix="annotate it, or take it out")
     values = [each.get("value") if isinstance(each, dict) else None for each in results]
     spans = [value for value in values if isinstance(value, dict) and "labels" in value and "start" in value]
-    for span in spans:
-        entity = _entity(span, len(text), where)
-        said, found = span.get("text"), text[entity.start : entity.end]
-        if isinstance(said, str) and said.replace("\\n", "\n") != found:
-            what = f"characters {entity.start} to {entity.end} are {_short(found)}, not {_short(said)}"
-            raise BertwrightError(what, where=where, fix="look whether the text was changed after it was annotated")
     notes[_SEVERAL] += len(done) > 1
     notes[_OTHER] += len(results) - len(spans)
     return {"text": text, "entities": spans}

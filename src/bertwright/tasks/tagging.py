@@ -37,10 +37,10 @@ from bertwright.model.feature_heads import FeatureTaggingHead
 from bertwright.model.heads import Head, TokenClassificationHead
 from bertwright.options import TagOptions
 from bertwright.tasks.base import Example, Feature, Logits, Prediction, Task, log_truncated, require_label
-from bertwright.tasks.entities import chunks, detect_scheme, entity_details, entity_scores, tags_of
+from bertwright.tasks.entities import chunks, detect_scheme, entity_details, entity_scores, is_chunk_tag, tags_of
 from bertwright.tasks.losses import tagging_loss
 from bertwright.tasks.metrics import classification_details, classification_scores
-from bertwright.tasks.tagged_files import is_chunk_tag, read_tagged
+from bertwright.tasks.tagged_files import read_tagged
 from bertwright.tasks.words import Entity, checked_words, chunks_of, join_words, lines_of, split_words, words_of
 from bertwright.text.wordpiece import WordPiece
 
@@ -306,7 +306,8 @@ class TagTask(TagOptions, Task):
         gold = []
         for example in examples:
             require_label(example)
-            gold += [self.labels[tag] for tag in self._target(example) or ()]
+            tags = tags_of(chunks_of(example)[0], len(words_of(example)), self.scheme)
+            gold += [self.labels[self._ids[tag]] if tag in self._ids else tag for tag in tags]
         return gold, [tag for prediction in predictions for tag in prediction["tags"]]
 
     def _entities(

@@ -23,7 +23,7 @@ from bertwright.errors import BertwrightError
 from bertwright.options import TextOptions
 from bertwright.tasks.base import Example, Feature, Logits, Task, by_example, log_truncated, texts_given
 from bertwright.tasks.tables import Row, read_table
-from bertwright.text.encoding import Encoding
+from bertwright.text.encoding import Encoding, assemble, window_starts
 from bertwright.text.wordpiece import WordPiece
 
 
@@ -133,14 +133,21 @@ class TextTask(TextOptions, Task):
 
 
 def _windows(example: Example, wordpiece: WordPiece, max_length: int, stride: int) -> tuple[list[Encoding], bool]:
-    """Slide over the text, or over the second of a pair; say whether the first, which every window holds, was cut."""
-    if example.text_pair is None:
-        return wordpiece.windows(example.text, max_length=max_length, stride=stride), False
-    room = max_length - 3
-    first, second = (len(wordpiece.encode(text).input_ids) - 2 for text in (example.text, example.text_pair))
-    keep = max(room // 2, room - second)
-    text = example.text
-    if first > keep:
-        text = text[: wordpiece.encode(text).offsets[keep][1]]
-    windows = wordpiece.windows(text, example.text_pair, max_length=max_length, stride=stride)
-    return windows, first > keep
+    """Slide over the text, or over the longer one of a pair; say whether the other, which all windows hold, was cut.
+
+    Neighbours share at most half of what they show of the text they slide over.
+    """
+    texts = [text for text in (example.text, example.text_pair) if text is not None]
+    segments = [wordpiece.encode(text).parts[0][0] for text in texts]
+    lengths = [len(segment.ids) for segment in segments]
+    room, sliding = max_length - 1 - len(segments), lengths.index(max(lengths))
+    kept = [min(length, room // 2) for length in lengths]
+    seen = room - sum(kept) + kept[sliding]
+    cut = any(lengths[place] > kept[place] for place in range(len(segments)) if place != sliding)
+    windows = []
+    for start in window_starts(lengths[sliding], seen, min(stride, seen // 2)):
+        bounds = [(0, length) for length in kept]
+        bounds[sliding] = start, min(start + seen, lengths[sliding])
+        parts = tuple((segment, *bound) for segment, bound in zip(segments, bounds, strict=True))
+        windows.append(assemble(parts, wordpiece.cls_id, wordpiece.sep_id, truncated=True))
+    return windows, cut

@@ -121,27 +121,16 @@ def finetune_trials(
         raise BertwrightError(f"seeds must be at least 1, not {seeds}")
     values = _grid(grid)
     settings = []
-    on_event = _one_check(on_event)
+    common: dict[str, Any] = {"train": train, "dev": dev, "init": init, "random_weights": random_weights}
+    common |= {"resume": resume, "on_event": _one_check(on_event)}
     with RunFolder.create(out, _identity(task, config, values, init), resume=resume) as folder:
         for dials in _combinations(values):
             runs: dict[int, FinetuneResult] = {}
             name = "-".join(f"{dial}={value:g}" for dial, value in dials.items()) or "trial"
             for seed in range(config.seed, config.seed + seeds):
                 run = out / f"{name}-seed={seed}"
-                runs[seed] = _finished(run) or _finish(
-                    finetune(
-                        task,
-                        dataclasses.replace(config, **dials, seed=seed),
-                        train=train,
-                        dev=dev,
-                        init=init,
-                        out=run,
-                        random_weights=random_weights,
-                        resume=resume,
-                        on_event=on_event,
-                    ),
-                    run,
-                )
+                setting = dataclasses.replace(config, **dials, seed=seed)
+                runs[seed] = _finished(run) or _finish(finetune(task, setting, out=run, **common), run)
             scores = {seed: result.scores for seed, result in runs.items()}
             problems = [seed for seed, result in runs.items() if result.problem]
             settings.append(Setting(name, dials, scores, problems))
