@@ -390,4 +390,6 @@ def _fits(value: Any, hint: Any) -> bool:
 def _describe(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return " or ".join(repr(value) for value in get_args(hint))
+    if get_origin(hint) is tuple:
+        return 'a list, such as ["a", "b"]'
     return {int: "a whole number", float: "a number", str: "text", bool: "true or false"}.get(hint, str(hint))

@@ -355,3 +355,56 @@ def test_a_tagger_on_frozen_features_learns_and_is_loaded_again(init, tmp_path):
     after = dict(loaded.model.named_parameters())
     assert all(torch.equal(before[name], after[name]) for name in before if not name.startswith("pooler"))
     assert loaded.predict(["the fine scene"])[0]["entities"][0]["word"] == "scene"
+
+
+# Stopped at a bad moment, or asked for something else
+
+
+@pytest.mark.parametrize("after", [0, 2, 5])
+def test_a_kill_while_a_spoilt_run_is_set_aside_loses_nothing(init, files, tmp_path, monkeypatch, after):
+    monkeypatch.setattr(module, "LEAST_STEPS", 1)
+    config = FinetuneConfig(epochs=1, restarts=1, **DIALS | {"lr": 1e-9})
+    rename, done = Path.rename, []
+
+    def rename_some(path: Path, target: Path) -> Path:
+        if "degenerate-1" in str(target):
+            done.append(path.name)
+            if len(done) > after:
+                raise KeyboardInterrupt
+        return rename(path, target)
+
+    given = {**files, "init": init, "out": tmp_path / "run"}
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", rename_some)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(ClassifyTask(), config, **given)
+    assert len(done) == after + 1
+    result = finetune(ClassifyTask(), config, **given, resume=True)
+    assert result.problem
+    assert [path.name for path in (tmp_path / "run").glob("degenerate-*")] == ["degenerate-1"]
+    assert json.loads((tmp_path / "run/config.json").read_text())["train"]["seed"] == 10_000
+
+
+def test_trials_of_other_settings_are_not_mixed(init, files, tmp_path):
+    given = {**files, "init": init, "out": tmp_path / "run"}
+    config = FinetuneConfig(epochs=1, **DIALS)
+    finetune_trials(ClassifyTask(), config, **given)
+    more = finetune_trials(ClassifyTask(), config, seeds=2, **given, resume=True)
+    assert [*more.settings[0].seeds] == [0, 1]
+    other = FinetuneConfig(epochs=1, **DIALS | {"lr": 1e-6})
+    with pytest.raises(BertwrightError, match=r"train\.lr = 0\.005, this command says 1e-06"):
+        finetune_trials(ClassifyTask(), other, seeds=3, **given, resume=True)
+
+
+@pytest.mark.parametrize("grid", [{"learning": (1,)}, {"lr": ()}, {"seed": (1, 2)}, {"lr": ("fast",)}])
+def test_a_grid_that_cannot_be_is_refused(init, files, tmp_path, grid):
+    with pytest.raises(BertwrightError):
+        finetune_trials(ClassifyTask(), FinetuneConfig(), grid=grid, **files, init=init, out=tmp_path / "run")
+
+
+def test_a_grid_of_words(init, files, tmp_path):
+    config = FinetuneConfig(epochs=1, **DIALS)
+    trials = finetune_trials(
+        ClassifyTask(), config, grid={"freeze": ("", "embeddings")}, **files, init=init, out=tmp_path / "run"
+    )
+    assert {setting.name for setting in trials.settings} == {"freeze=", "freeze=embeddings"}

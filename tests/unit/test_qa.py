@@ -489,8 +489,8 @@ def test_real_files(shared_data, file, count, messages, caplog):
         messages
     )
     for example in examples:
-        for text, start in example.label:
-            assert start == -1 or example.text_pair[start : start + len(text)] == text
+        for text, start, end in example.label:
+            assert start == -1 or example.text_pair[start:end] == text
 
 
 @pytest.mark.parametrize(

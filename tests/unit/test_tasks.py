@@ -9,6 +9,8 @@ import pytest
 from bertwright.errors import BertwrightError
 from bertwright.tasks import ClassifyTask, Example, get_task, load_task, task_from_json, task_to_json
 from bertwright.tasks.tables import read_table
+from bertwright.text.rules import TextRules
+from bertwright.text.wordpiece import SPECIAL_TOKENS, WordPiece
 
 COLUMNS = {"text": "text", "label": "label"}
 CSV = "text,label\ngood,1\nbad,0\n"
@@ -236,3 +238,33 @@ def test_real_files_are_read_whole(shared_data, path, text_column, count):
     examples = task.read(shared_data / "tasks" / path)
     assert len(examples) == count
     assert task.learn(examples).labels == ("0", "1")
+
+
+# Windows over texts and pairs of any lengths
+
+
+@pytest.mark.parametrize("first", [1, 50, 61, 300])
+@pytest.mark.parametrize("second", [None, 1, 10, 61, 300])
+def test_windows_show_all_of_the_longer_text(first, second):
+    wordpiece = WordPiece([*SPECIAL_TOKENS, *(f"w{number}" for number in range(700))], TextRules(lowercase=True))
+    texts = [" ".join(f"w{number}" for number in range(first))]
+    if second is not None:
+        texts.append(" ".join(f"w{300 + number}" for number in range(second)))
+    task = ClassifyTask(labels=("a", "b"), windows=True, text_pair_column=None if second is None else "pair")
+    features = task.encode([task.example(texts[0] if second is None else tuple(texts))], wordpiece, 128)
+    assert all(len(feature.input_ids) <= 128 for feature in features)
+    longer = max(texts, key=lambda text: len(text.split()))
+    seen = {token for feature in features for token in feature.input_ids}
+    assert set(wordpiece.ids(longer)) <= seen
+    fits = first + (second or 0) + (2 if second is None else 3) <= 128
+    assert (len(features) == 1) == fits
+    cut = min(first, second or 0) > 62 and not fits
+    assert all(feature.truncated == cut for feature in features)
+
+
+@pytest.mark.parametrize("cell", [["x", None], [["y"]], [{"z": 1}]])
+def test_labels_that_are_no_texts_are_refused(tmp_path, cell):
+    path = tmp_path / "topics.jsonl"
+    path.write_text(json.dumps({"text": "a", "label": cell}), encoding="utf-8")
+    with pytest.raises(BertwrightError, match=r"row 1.*label"):
+        ClassifyTask(multi_label=True).read(path)

@@ -84,7 +84,7 @@ def run(argv: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        resumable = any(name in argv for name in ("pretrain", "finetune"))
+        resumable = bool({*argv[:1]} & {"pretrain", "finetune", "glue"})
         err.print("\n" + say("stopped" if resumable else "interrupted", language()))
         return 128 + signal.SIGINT
     except Exception as error:

@@ -192,11 +192,11 @@ def training(out: Path, output: Output) -> Iterator[TrainingView]:
     write_report(out, lang=language())
 
 
-def finish(out: Path, model: Path, scores: dict[str, float], output: Output) -> None:
-    """Say where the model and the report lie."""
+def finish(out: Path, model: Path, scores: dict[str, float], output: Output, **more: Any) -> None:
+    """Say where the model and the report lie; `more` is for JSON alone, where the log has said it to people."""
     page = out / "report.html"
     if output.json:
-        print_json({"model": str(model), "report": str(page), **scores})
+        print_json({"model": str(model), "report": str(page), **scores, **more})
         return
     view.print_facts(scores)
     console.err.print(say("saved", language(), path=model))

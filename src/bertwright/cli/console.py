@@ -10,16 +10,23 @@ import logging
 from typing import Any
 
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.markup import escape
+from rich.text import Text
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(highlight=False, soft_wrap=True, stderr=True)
 
 
+class _Handler(logging.Handler):
+    """One line for each message, however long: a terminal wraps it, a file keeps it whole."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        err.print(Text(self.format(record)))
+
+
 def log_to_console(*, quiet: bool) -> None:
     """Show the log on standard error, each message once: everything from INFO on, or warnings alone."""
-    handler = RichHandler(console=err, show_time=False, show_path=False, show_level=False, markup=False)
+    handler = _Handler()
     seen: set[str] = set()
 
     def is_new(record: logging.LogRecord) -> bool:

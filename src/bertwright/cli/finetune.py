@@ -126,13 +126,14 @@ def train(task: Task, run: RunOptions, dials: FinetuneConfig, output: Output) ->
         raise BertwrightError(f"--seeds must be at least 1, not {run.seeds}")
     given: dict[str, Any] = {name: getattr(run, name) for name in ("train", "dev", "init", "out")}
     given |= {"random_weights": run.random_weights, "resume": run.resume}
+    more: dict[str, Any]
     with training(run.out, output) as on_event:
         if run.grid is None and run.seeds == 1:
             result = finetune(task, dials, **given, on_event=on_event)
-            model, scores = result.model, result.scores
+            model, scores, more = result.model, result.scores, {"problem": result.problem}
         else:
             trials = finetune_trials(task, dials, **given, grid=run.grid, seeds=run.seeds, on_event=on_event)
-            model, scores = trials.model, trials.scores
+            model, scores, more = trials.model, trials.scores, {"trials": trials.rows()}
             if not output.json:
                 print_trials(trials.rows(), trials.best_by, console.out)
-    finish(run.out, model, scores, output)
+    finish(run.out, model, scores, output, **more)

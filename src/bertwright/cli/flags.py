@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -99,8 +99,17 @@ def settings_from(kind: type[Any]) -> Callable[[App, tuple[str, ...], ArgumentCo
     def source(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
         typed = {argument.name: argument.tokens[0].value for argument in arguments if argument.tokens}
         layers: list[tuple[Mapping[str, Any], str]] = []
+        if "--grid" in typed:
+            from bertwright.recipes import GRIDS
+
+            for dial in GRIDS.get(typed["--grid"], {}):
+                if (flag := f"--{dial.replace('_', '-')}") in typed:
+                    raise BertwrightError(
+                        f"--grid {typed['--grid']} tries its own values of {flag}", fix=f"leave out {flag} or --grid"
+                    )
         if "--config" in typed:
-            layers.append((saved_settings(kind, Path(typed["--config"])), typed["--config"]))
+            flags = {argument.name.removeprefix("--").replace("-", "_") for argument in arguments}
+            layers.append((saved_settings(kind, Path(typed["--config"]), commands[-1], flags), typed["--config"]))
         if "RECIPE" in typed:
             from bertwright.recipes import get_recipe
 
@@ -115,11 +124,20 @@ def settings_from(kind: type[Any]) -> Callable[[App, tuple[str, ...], ArgumentCo
     return source
 
 
-def saved_settings(kind: type[Any], path: Path) -> dict[str, Any]:
-    """Read training settings from a file of them, or from a run's config.json, where they lie under `train`."""
-    values: dict[str, Any] = read_json(path)
-    values = values.get("train", values)
+def saved_settings(kind: type[Any], path: Path, command: str, flags: Collection[str]) -> dict[str, Any]:
+    """Read training settings from a file of them, or from a run's config.json, where they lie under `train`.
+
+    Args:
+        kind: the dataclass of the settings.
+        path: the file.
+        command: of a run of this task, the options that are `flags` are taken too.
+        flags: that the command has.
+    """
+    saved: dict[str, Any] = read_json(path)
+    values, task = saved.get("train", saved), saved.get("task")
     if not isinstance(values, dict):
         raise BertwrightError("expected an object under 'train'", where=path)
     from_dict(kind, values, where=path)
-    return values
+    options = task.get("options") if isinstance(task, dict) and task.get("name") == command else None
+    known = {name: value for name, value in (options or {}).items() if name in flags and value not in (None, [])}
+    return known | values

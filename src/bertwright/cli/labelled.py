@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -103,10 +103,18 @@ def glue(
         config: JSON file of training settings, such as another run's config.json.
     """
     from bertwright.glue import SUBMISSION_FILE, run_glue
+    from bertwright.report import write_report
     from bertwright.training.finetune import finetune
     from bertwright.training.trials import finetune_trials
 
     single = grid is None and seeds == 1
+    tune = finetune if single else finetune_trials
+
+    def train_one(*args: Any, out: Path, **given: Any) -> Any:
+        result = tune(*args, out=out, **given)
+        write_report(out, lang=language())
+        return result
+
     shown = view.TrainingView(language(), quiet=output.quiet)
     with shown:
         report = run_glue(
@@ -116,7 +124,7 @@ def glue(
             tasks=tasks or None,
             config=dials,
             options={} if single else {"grid": grid, "seeds": seeds},
-            train_one=finetune if single else finetune_trials,
+            train_one=train_one,
             resume=resume,
             on_event=shown,
         )

@@ -209,7 +209,13 @@ def convert(
 
 def _asked(task: Task, line: str, where: str) -> Example:
     """Return what one line asks; tabs in it are between texts."""
-    given = task.typed(line.split("\t"))
+    parts = line.split("\t")
+    try:
+        given = task.typed(parts)
+    except BertwrightError as error:
+        raise BertwrightError(error.what, where=where, fix=error.fix) from None
+    if given == parts:  # every word is a text of its own: a tab is white space
+        given = [line]
     if len(given) != 1:
         fix = "one a line; take tabs out of texts, or save them as .jsonl"
         raise BertwrightError(f"its tabs make {len(given)} questions of this line", where=where, fix=fix)

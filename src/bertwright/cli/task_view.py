@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -55,7 +54,8 @@ def print_trials(rows: Sequence[Mapping[str, Any]], best_by: str, console: Conso
         table.add_column(name, justify="right")
     for place, row in enumerate(rows):
         spread = f" ± {row['deviation']:.4f}" if len(row["seeds"]) > 1 else ""
-        cells = [*(f"{row[dial]:g}" for dial in dials), str(len(row["seeds"])), f"{row['mean']:.4f}{spread}"]
+        number = str(len(row["seeds"])) + f" ({len(row['degenerate'])} came to nothing)" * bool(row["degenerate"])
+        cells = [*(f"{row[dial]:g}" for dial in dials), number, f"{row['mean']:.4f}{spread}"]
         table.add_row(*cells, style="bold" if place == 0 else "")
     console.print(table)
 
@@ -71,7 +71,7 @@ def print_per_class(scores: Mapping[str, Mapping[str, float]]) -> None:
         table.add_column(name, justify="right")
     for label, row in scores.items():
         cells = (f"{row[name]:.4f}" if isinstance(row[name], float) else f"{row[name]:,}" for name in names)
-        table.add_row(escape(label), *cells)
+        table.add_row(Text(label), *cells)
     out.print(table)
 
 

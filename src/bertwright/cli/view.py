@@ -85,7 +85,7 @@ class TrainingView:
         if self.quiet:
             return
         if kind == "start":
-            self.steps = event["steps"]
+            self.steps, self.train, self.held_out, self._first = event["steps"], {}, {}, None
         elif kind == "train":
             self.train = event
             self._first = self._first or (event["step"], time.monotonic())
@@ -285,10 +285,10 @@ def print_confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> N
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("")
     for label in labels:
-        table.add_column(escape(label), justify="right")
+        table.add_column(Text(label), justify="right")
     for row, label in enumerate(labels):
         cells = [f"[bold green]{n}[/]" if n and row == column else str(n) for column, n in enumerate(counts[row])]
-        table.add_row(f"[dim]{escape(label)}[/]", *cells)
+        table.add_row(Text(label, style="dim"), *cells)
     out.print(table)
 
 

@@ -37,6 +37,7 @@ MAY_CHANGE = frozenset(
         "eval_every",
         "checkpoint_every",
         "keep_checkpoints",
+        "restarts",
         "tensorboard",
         "threads",
         "data",

@@ -14,6 +14,7 @@ import hashlib
 import json
 import logging
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,7 @@ BEST_FILE = "best.json"
 """Step, scores and fate of the evaluation whose weights a run folder keeps."""
 SEEDS_APART = 10_000
 """Between the seed of a run and that of its restart."""
+_UNFINISHED = ".unfinished"
 LEAST_STEPS = 100
 """A shorter run that comes to nothing was too short: it is named, but not started again."""
 
@@ -132,7 +134,7 @@ def finetune_examples(
     """
     task = task.learn(train)
     source = source or {"train_sha256": _sha256(train), "dev_sha256": _sha256(dev)}
-    spoilt = sorted(out.glob(f"{SET_ASIDE}*"))  # of a run that is resumed
+    spoilt = _spoilt(out)  # of a run that is resumed
     while True:
         seed = config.seed + SEEDS_APART * len(spoilt)
         attempt = _Attempt(task, dataclasses.replace(config, seed=seed), Path(init), out, random_weights)
@@ -148,14 +150,26 @@ def finetune_examples(
         resume = False
 
 
+def _spoilt(out: Path) -> list[Path]:
+    """Return the folders of attempts that came to nothing; one whose move was interrupted is moved to its end."""
+    for unfinished in out.glob(f"{SET_ASIDE}*{_UNFINISHED}"):
+        _set_aside(out, int(unfinished.name.removeprefix(SET_ASIDE).removesuffix(_UNFINISHED)))
+    return sorted(out.glob(f"{SET_ASIDE}*"))
+
+
 def _set_aside(out: Path, number: int) -> Path:
-    """Move what a degenerate run has written into a folder of its own inside the run folder."""
+    """Move what a degenerate run has written into a folder of its own inside the run folder; renamed last: it is whole.
+
+    Its checkpoints are dropped: nothing goes on from there.
+    """
     folder = out / f"{SET_ASIDE}{number}"
-    folder.mkdir()
+    unfinished = out / f"{folder.name}{_UNFINISHED}"
+    unfinished.mkdir(exist_ok=True)
     for file in list(out.iterdir()):
         if not file.name.startswith((SET_ASIDE, "run.lock")):
-            file.rename(folder / file.name)
-    return folder
+            file.rename(unfinished / file.name)
+    shutil.rmtree(unfinished / "checkpoints", ignore_errors=True)
+    return unfinished.rename(folder)
 
 
 @dataclass(frozen=True)

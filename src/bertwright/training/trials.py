@@ -20,10 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bertwright.config import FinetuneConfig, read_json
+from bertwright.config import FinetuneConfig, from_dict, read_json, to_dict
 from bertwright.errors import BertwrightError, nearest
+from bertwright.files import sha256_of
 from bertwright.recipes import GRIDS
-from bertwright.tasks import Task
+from bertwright.tasks import Task, task_to_json
 from bertwright.training.checkpoint import RunFolder
 from bertwright.training.finetune import BEST_FILE, FinetuneResult, finetune
 from bertwright.training.loop import Event, OnEvent
@@ -122,15 +123,18 @@ def finetune_trials(
     values = _grid(grid)
     settings = []
     common: dict[str, Any] = {"train": train, "dev": dev, "init": init, "random_weights": random_weights}
-    common |= {"resume": resume, "on_event": _one_check(on_event)}
-    with RunFolder.create(out, _identity(task, config, values, init), resume=resume) as folder:
+    identity = {"kind": "trials", "task": task_to_json(task), "train": to_dict(config), **_identity(values, **common)}
+    common["on_event"] = _one_check(on_event)
+    with RunFolder.create(out, identity, resume=resume) as folder:
         for dials in _combinations(values):
             runs: dict[int, FinetuneResult] = {}
-            name = "-".join(f"{dial}={value:g}" for dial, value in dials.items()) or "trial"
+            name = "-".join(f"{dial}={shown(value)}" for dial, value in dials.items()) or "trial"
             for seed in range(config.seed, config.seed + seeds):
                 run = out / f"{name}-seed={seed}"
                 setting = dataclasses.replace(config, **dials, seed=seed)
-                runs[seed] = _finished(run) or _finish(finetune(task, setting, out=run, **common), run)
+                runs[seed] = _finished(run) or _finish(
+                    finetune(task, setting, out=run, resume=resume and run.exists(), **common), run
+                )
             scores = {seed: result.scores for seed, result in runs.items()}
             problems = [seed for seed, result in runs.items() if result.problem]
             settings.append(Setting(name, dials, scores, problems))
@@ -157,10 +161,21 @@ def _one_check(on_event: OnEvent) -> OnEvent:
 
 def _grid(grid: str | Mapping[str, Sequence[Any]] | None) -> Mapping[str, Sequence[Any]]:
     if not isinstance(grid, str):
+        for dial, values in (grid or {}).items():
+            if dial == "seed" or not values:
+                what = "seeds are no part of a grid" if values else f"no value of {dial} to try"
+                raise BertwrightError(what, fix="use seeds=3 for several seeds, and at least one value for each dial")
+            for value in values:
+                from_dict(FinetuneConfig, {dial: value})
         return grid or {}
     if grid not in GRIDS:
         raise BertwrightError(f"unknown grid {grid!r}{nearest(grid, GRIDS)}", fix=f"choose one of: {', '.join(GRIDS)}")
     return GRIDS[grid]
+
+
+def shown(value: Any) -> str:
+    """Return a dial's value in few characters, also for the name of a folder."""
+    return f"{value:g}" if isinstance(value, float) else str(value).replace("/", "_")
 
 
 def _combinations(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
@@ -168,11 +183,18 @@ def _combinations(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
 
 
 def _identity(
-    task: Task, config: FinetuneConfig, values: Mapping[str, Sequence[Any]], init: str | Path
+    values: Mapping[str, Sequence[Any]], *, train: Path, dev: Path, init: str | Path, random_weights: bool
 ) -> dict[str, Any]:
-    """Return what a folder of trials is known by when it is resumed; each run's own folder says the rest."""
-    grid = {dial: list(each) for dial, each in values.items()}
-    return {"kind": "trials", "task": task.name, "grid": grid, "first_seed": config.seed, "init": str(init)}
+    """Return what else trials are known by when they are resumed: those that are done are not looked into again."""
+    return {
+        "grid": {dial: list(each) for dial, each in values.items()},
+        "init": str(init),
+        "train_file": str(train),
+        "train_sha256": sha256_of(train),
+        "dev_file": str(dev),
+        "dev_sha256": sha256_of(dev),
+        "random_weights": random_weights,
+    }
 
 
 def _finished(run: Path) -> FinetuneResult | None:
@@ -180,6 +202,7 @@ def _finished(run: Path) -> FinetuneResult | None:
     if not (run / _DONE).exists():
         return None
     done = read_json(run / _DONE)
+    shutil.rmtree(run / "checkpoints", ignore_errors=True)  # where a kill came in between
     return FinetuneResult(run / "model", done["scores"], done["step"], done["problem"])
 
 
@@ -214,7 +237,7 @@ def _markdown(trials: Trials) -> str:
         "|" + "---|" * (len(dials) + len(scores) + 2),
     ]
     for setting in trials.settings:
-        cells = [f"{setting.dials[dial]:g}" for dial in dials]
+        cells = [shown(setting.dials[dial]) for dial in dials]
         cells.append(
             f"{len(setting.seeds)}" + f" ({len(setting.degenerate)} came to nothing)" * bool(setting.degenerate)
         )
