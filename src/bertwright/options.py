@@ -38,7 +38,7 @@ class TextOptions:
     windows: bool = False
     """Look at a long text through windows and average what they say, instead of cutting it."""
     stride: int = 64
-    """Tokens that two neighbouring windows share."""
+    """Tokens that two neighbouring windows share; at most half of what they show of the text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ class ChoiceOptions:
     windows: bool = False
     """Look at a long prompt through windows and average what they say of each ending, instead of cutting it."""
     stride: int = 64
-    """Tokens that two neighbouring windows share."""
+    """Tokens that two neighbouring windows share; at most half of what they show of the text."""
 
 
 @dataclass(frozen=True, kw_only=True)
