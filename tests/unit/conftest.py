@@ -19,6 +19,18 @@ LONGEST_MESSAGE = 1_000
 
 
 @pytest.fixture
+def written(tmp_path: Path) -> Callable[[str, str | bytes], Path]:
+    """Write a file of this name and content, and return its path."""
+
+    def write(name: str, content: str | bytes) -> Path:
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write
+
+
+@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A pre-trained model of two layers, width 16, 40 words and 12 positions, in `model.safetensors`."""
     wordpiece = WordPiece([*SPECIAL_TOKENS, *(f"w{number}" for number in range(35))], TextRules(lowercase=True))

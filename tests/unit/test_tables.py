@@ -20,16 +20,6 @@ PAIR = ("a", "b", "label")
 
 
 @pytest.fixture
-def written(tmp_path):
-    def write(name, content):
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
-
-    return write
-
-
-@pytest.fixture
 def parquet(tmp_path):
     """Write a Parquet file of these columns."""
     pyarrow = pytest.importorskip("pyarrow", reason="the extra `data` is not installed")

@@ -16,16 +16,6 @@ COLUMNS = {"text": "text", "label": "label"}
 CSV = "text,label\ngood,1\nbad,0\n"
 
 
-@pytest.fixture
-def written(tmp_path):
-    def write(name, content):
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
-
-    return write
-
-
 def values(path, columns=COLUMNS, **options):
     return [tuple(row.values.values()) for row in read_table(path, columns, **options)]
 
