@@ -219,7 +219,7 @@ def test_trials_over_a_grid_keep_the_best_and_go_on_where_they_were_left(init, f
     def refuse(*_, **__):
         raise AssertionError("everything is there already")
 
-    monkeypatch.setattr("bertwright.training.trials.finetune", refuse)
+    monkeypatch.setattr("bertwright.training.trials.finetune_examples", refuse)
     again = finetune_trials(ClassifyTask(), config, grid=grid, seeds=2, **given, resume=True)
     assert again == trials
 
@@ -233,9 +233,9 @@ def test_a_trial_that_was_stopped_is_finished(init, files, tmp_path, monkeypatch
         calls.append(given["out"].name)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return finetune(*words, **given)
+        return finetune_examples(*words, **given)
 
-    monkeypatch.setattr("bertwright.training.trials.finetune", stop_in_the_second)
+    monkeypatch.setattr("bertwright.training.trials.finetune_examples", stop_in_the_second)
     with pytest.raises(KeyboardInterrupt):
         finetune_trials(ClassifyTask(), config, seeds=2, **files, init=init, out=tmp_path / "run")
     resumed = finetune_trials(ClassifyTask(), config, seeds=2, **files, init=init, out=tmp_path / "run", resume=True)

@@ -94,22 +94,24 @@ def finetune(
         TrainingInterrupted: a signal came; the run was saved.
         BertwrightError: a file is not as the task needs it, or the run folder is another run's.
     """
-    examples = task.read(train)
-    task = task.learn(examples)
-    source = {"train_file": str(train), "train_sha256": sha256_of(train)}
-    source |= {"dev_file": str(dev), "dev_sha256": sha256_of(dev)}
     return finetune_examples(
         task,
         config,
-        train=examples,
-        dev=task.read(dev),
+        **read_examples(task, train, dev),
         init=init,
         out=out,
         random_weights=random_weights,
         resume=resume,
         on_event=on_event,
-        source=source,
     )
+
+
+def read_examples(task: Task, train: Path, dev: Path) -> dict[str, Any]:
+    """Return what `finetune_examples` takes as `train`, `dev` and `source`: a label that only dev has is refused."""
+    source = {"train_file": str(train), "train_sha256": sha256_of(train)}
+    source |= {"dev_file": str(dev), "dev_sha256": sha256_of(dev)}
+    examples = task.read(train)
+    return {"train": examples, "dev": task.learn(examples).read(dev), "source": source}
 
 
 def finetune_examples(

@@ -22,11 +22,10 @@ from typing import Any
 
 from bertwright.config import FinetuneConfig, from_dict, read_json, to_dict
 from bertwright.errors import BertwrightError, nearest
-from bertwright.files import sha256_of
 from bertwright.recipes import GRIDS
 from bertwright.tasks import Task, task_to_json
 from bertwright.training.checkpoint import RunFolder
-from bertwright.training.finetune import BEST_FILE, FinetuneResult, finetune
+from bertwright.training.finetune import BEST_FILE, FinetuneResult, finetune_examples, read_examples
 from bertwright.training.loop import Event, OnEvent
 
 TRIALS_FILE = "trials.json"
@@ -121,20 +120,16 @@ def finetune_trials(
     if seeds < 1:
         raise BertwrightError(f"seeds must be at least 1, not {seeds}")
     values = _grid(grid)
-    settings = []
-    common: dict[str, Any] = {"train": train, "dev": dev, "init": init, "random_weights": random_weights}
-    identity = {"kind": "trials", "task": task_to_json(task), "train": to_dict(config), **_identity(values, **common)}
-    common["on_event"] = _one_check(on_event)
-    with RunFolder.create(out, identity, resume=resume) as folder:
+    files = read_examples(task, train, dev)
+    given: dict[str, Any] = {"init": init, "random_weights": random_weights, "resume": resume}
+    listen, settings = _one_check(on_event), []
+    with RunFolder.create(out, _identity(task, config, values, files["source"], given), resume=resume) as folder:
         for dials in _combinations(values):
-            runs: dict[int, FinetuneResult] = {}
             name = "-".join(f"{dial}={shown(value)}" for dial, value in dials.items()) or "trial"
+            runs: dict[int, FinetuneResult] = {}
             for seed in range(config.seed, config.seed + seeds):
-                run = out / f"{name}-seed={seed}"
                 setting = dataclasses.replace(config, **dials, seed=seed)
-                runs[seed] = _finished(run) or _finish(
-                    finetune(task, setting, out=run, resume=resume and run.exists(), **common), run
-                )
+                runs[seed] = _run(task, setting, out / f"{name}-seed={seed}", on_event=listen, **files, **given)
             scores = {seed: result.scores for seed, result in runs.items()}
             problems = [seed for seed, result in runs.items() if result.problem]
             settings.append(Setting(name, dials, scores, problems))
@@ -183,34 +178,36 @@ def _combinations(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
 
 
 def _identity(
-    values: Mapping[str, Sequence[Any]], *, train: Path, dev: Path, init: str | Path, random_weights: bool
+    task: Task,
+    config: FinetuneConfig,
+    values: Mapping[str, Sequence[Any]],
+    source: Mapping[str, str],
+    given: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return what else trials are known by when they are resumed: those that are done are not looked into again."""
+    """Return what the folder is known by when it is resumed."""
     return {
+        "kind": "trials",
+        "task": task_to_json(task),
+        "train": to_dict(config),
         "grid": {dial: list(each) for dial, each in values.items()},
-        "init": str(init),
-        "train_file": str(train),
-        "train_sha256": sha256_of(train),
-        "dev_file": str(dev),
-        "dev_sha256": sha256_of(dev),
-        "random_weights": random_weights,
+        "init": str(given["init"]),
+        "random_weights": given["random_weights"],
+        **source,
     }
 
 
-def _finished(run: Path) -> FinetuneResult | None:
-    """Return what came of a trial that is done already."""
-    if not (run / _DONE).exists():
-        return None
-    done = read_json(run / _DONE)
-    shutil.rmtree(run / "checkpoints", ignore_errors=True)  # where a kill came in between
-    return FinetuneResult(run / "model", done["scores"], done["step"], done["problem"])
+def _run(task: Task, config: FinetuneConfig, out: Path, *, resume: bool, **given: Any) -> FinetuneResult:
+    """Return what came of a trial, which is not run again if it is done already.
 
-
-def _finish(result: FinetuneResult, run: Path) -> FinetuneResult:
-    """Note that a trial is done, and drop its checkpoints: three times its model's size."""
-    done = {"step": result.step, "scores": result.scores, "problem": result.problem}
-    (run / _DONE).write_text(json.dumps(done, indent=2) + "\n", encoding="utf-8")
-    shutil.rmtree(run / "checkpoints")
+    Its checkpoints, three times its model's size, are dropped.
+    """
+    if (out / _DONE).exists():
+        result = FinetuneResult(out / "model", **read_json(out / _DONE))
+    else:
+        result = finetune_examples(task, config, out=out, resume=resume and out.exists(), **given)
+        done = {"scores": result.scores, "step": result.step, "problem": result.problem}
+        (out / _DONE).write_text(json.dumps(done, indent=2) + "\n", encoding="utf-8")
+    shutil.rmtree(out / "checkpoints", ignore_errors=True)  # also where a kill came in between
     return result
 
 
@@ -238,9 +235,8 @@ def _markdown(trials: Trials) -> str:
     ]
     for setting in trials.settings:
         cells = [shown(setting.dials[dial]) for dial in dials]
-        cells.append(
-            f"{len(setting.seeds)}" + f" ({len(setting.degenerate)} came to nothing)" * bool(setting.degenerate)
-        )
+        spoilt = f" ({len(setting.degenerate)} came to nothing)" if setting.degenerate else ""
+        cells.append(f"{len(setting.seeds)}{spoilt}")
         for score in (trials.best_by, *scores):
             spread = f" ± {setting.deviation(score):.4f}" if len(setting.seeds) > 1 else ""
             cells.append(f"{setting.mean(score):.4f}{spread}")
