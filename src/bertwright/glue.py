@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import shutil
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -108,6 +109,7 @@ def run_glue(
         every = {key: scores for task in report["tasks"].values() for key, scores in task["scores"].items()}
         report["dev"] = glue_average(every)
         _save(report, out)
+        shutil.rmtree(out / name / "checkpoints", ignore_errors=True)  # done: nothing goes on from there
         _answer_tests(report, files, out)
     _write_submission(report, out)
     return report
