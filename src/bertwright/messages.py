@@ -79,6 +79,7 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "check_contradiction": ("the same input, another answer", "输入相同而答案不同"),
     "check_overlap": ("the same input in train and dev", "训练集与开发集中输入相同"),
     "check_shown": ("as the model sees the first examples", "模型看到的前几个样本"),
+    "trials_degenerate": ("{count} came to nothing", "{count} 次没有学到东西"),
     # The proof sheet of `convert`
     "sheet_source": ("source", "来源"),
     "sheet_target": ("target", "去向"),

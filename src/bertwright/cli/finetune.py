@@ -17,6 +17,7 @@ from bertwright.cli.flags import Output, Switch, Training
 from bertwright.cli.task_view import print_trials
 from bertwright.config import FinetuneConfig, to_dict
 from bertwright.errors import BertwrightError
+from bertwright.messages import language
 from bertwright.options import ChoiceOptions, ClassifyOptions, QAOptions, RegressOptions, TagOptions
 
 if TYPE_CHECKING:
@@ -135,5 +136,5 @@ def train(task: Task, run: RunOptions, dials: FinetuneConfig, output: Output) ->
             trials = finetune_trials(task, dials, **given, grid=run.grid, seeds=run.seeds, on_event=on_event)
             model, scores, more = trials.model, trials.scores, {"trials": trials.rows()}
             if not output.json:
-                print_trials(trials.rows(), trials.best_by, console.out)
+                print_trials(trials.rows(), trials.best_by, language(), console.out)
     finish(run.out, model, scores, output, **more)

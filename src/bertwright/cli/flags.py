@@ -90,7 +90,7 @@ def whole_numbers(app: App, commands: tuple[str, ...], arguments: ArgumentCollec
 
 
 def settings_from(kind: type[Any]) -> Callable[[App, tuple[str, ...], ArgumentCollection], None]:
-    """Return a source of training settings for the flags that were not typed: --config FILE, then the recipe.
+    """Return a source of settings for the flags that were not typed: --config FILE, then the recipe or the preset.
 
     Args:
         kind: the dataclass of the settings.

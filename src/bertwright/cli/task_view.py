@@ -24,6 +24,7 @@ _MOST_ANSWERS = 12
 
 def print_check(check: Check, lang: Lang, console: Console) -> None:
     """Print figures about labelled data, its answers, what is doubtful, and a few examples token by token."""
+    colon = "：" if lang == "zh" else ": "
     names = {name: say(f"check_{name}", lang) for name in check.facts}
     width = max(map(cell_len, names.values()))
     for name, value in check.facts.items():
@@ -35,17 +36,17 @@ def print_check(check: Check, lang: Lang, console: Console) -> None:
         total = sum(check.balance.values())
         parts = [f"{answer} {count / total:.1%}" for answer, count in list(check.balance.items())[:_MOST_ANSWERS]]
         rest = ["…"] if len(check.balance) > _MOST_ANSWERS else []
-        console.print(Text(f"{say('check_balance', lang)}: " + ", ".join(parts + rest)))
+        console.print(Text(say("check_balance", lang) + colon + ", ".join(parts + rest)))
     for title, pairs in (("check_contradiction", check.contradictions), ("check_overlap", check.overlaps)):
         for first, second in pairs[:2]:
-            console.print(Text(f"{say(title, lang)}: {first} · {second}", style="yellow"))
+            console.print(Text(f"{say(title, lang)}{colon}{first} · {second}", style="yellow"))
     if check.shown:
         console.print(Text(say("check_shown", lang), style="dim"))
     for aligned in check.shown:
         console.print(_aligned(aligned, 3 * console.width))
 
 
-def print_trials(rows: Sequence[Mapping[str, Any]], best_by: str, console: Console) -> None:
+def print_trials(rows: Sequence[Mapping[str, Any]], best_by: str, lang: Lang, console: Console) -> None:
     """Print settings and their mean over seeds, best first."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     known = ("name", "mean", "deviation", "seeds", "degenerate")
@@ -54,7 +55,9 @@ def print_trials(rows: Sequence[Mapping[str, Any]], best_by: str, console: Conso
         table.add_column(name, justify="right")
     for place, row in enumerate(rows):
         spread = f" ± {row['deviation']:.4f}" if len(row["seeds"]) > 1 else ""
-        number = str(len(row["seeds"])) + f" ({len(row['degenerate'])} came to nothing)" * bool(row["degenerate"])
+        number = str(len(row["seeds"]))
+        if row["degenerate"]:
+            number += f" ({say('trials_degenerate', lang, count=len(row['degenerate']))})"
         cells = [*(f"{row[dial]:g}" for dial in dials), number, f"{row['mean']:.4f}{spread}"]
         table.add_row(*cells, style="bold" if place == 0 else "")
     console.print(table)
