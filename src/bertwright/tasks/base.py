@@ -85,12 +85,15 @@ class Task(ABC):
 
     name: ClassVar[str]
     """Key in `TASKS` and in task.json."""
-    head_name: ClassVar[str]
-    """Key of the head in `Bert.heads`."""
     usual_length: ClassVar[int] = 128
     """Longest input, tokens, where the user does not say."""
     reads_text_files: ClassVar[bool] = False
     """Whether `read` takes .txt files, which otherwise hold a text a line."""
+
+    @property
+    @abstractmethod
+    def head_name(self) -> str:
+        """Key of the head in `Bert.heads`."""
 
     @property
     @abstractmethod
@@ -267,10 +270,10 @@ def texts_given(given: Any, keys: tuple[str, str], *, where: str | None = None) 
     Raises:
         BertwrightError: it is none of these, or a text is empty.
     """
-    first: Any = given
-    second: Any = None
+    first: Any
+    second: Any
     if isinstance(given, str):
-        pass
+        first, second = given, None
     elif isinstance(given, Mapping):
         if unknown := [key for key in given if key not in keys]:
             raise BertwrightError(f"unknown key {unknown[0]!r}; expected {keys[0]!r} and {keys[1]!r}", where=where)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from bertwright.errors import BertwrightError
+from bertwright.tasks.records import json_file
 from bertwright.tasks.tables import Row
-from bertwright.text.corpus import read_lines
 
 
 def read_c3(path: Path) -> list[Row]:
@@ -23,12 +23,8 @@ def read_c3(path: Path) -> list[Row]:
     Raises:
         BertwrightError: the file is no such JSON; the place in it is named like `[3][1][0]`.
     """
-    try:
-        documents = json.loads("".join(read_lines(path)))
-    except (ValueError, RecursionError) as error:
-        raise BertwrightError(f"not valid JSON ({error})", where=path) from None
     rows = []
-    for number, document in enumerate(_list(documents, path, "a list of documents")):
+    for number, document in enumerate(_list(json_file(path), path, "a list of documents")):
         lines, questions, *_ = [*_list(document, f"{path}, [{number}]", "a list"), None, None]
         where = f"{path}, [{number}][0]"
         text = "\n".join(_text(line, where) for line in _list(lines, where, "a list of lines"))

@@ -81,11 +81,9 @@ def check_examples(
         (_row(same[0]), _row(other)) for same in again for other in same[1:] if other.label != same[0].label
     ]
     overlaps = [(_row(rows[_asked(each)][0]), _row(each)) for each in dev if _asked(each) in rows]
-    facts |= {
-        "repeated": sum(len(same) - 1 for same in again),
-        "contradictory": len(contradictions),
-        "also_in_dev": len(overlaps),
-    }
+    facts |= {"repeated": sum(len(same) - 1 for same in again), "contradictory": len(contradictions)}
+    if dev:
+        facts["also_in_dev"] = len(overlaps)
     if not features or wordpiece is None:
         return Check(facts, balance, contradictions[:SHOWN], overlaps[:SHOWN])
     lengths = sorted(len(feature.input_ids) for feature in features)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -48,12 +48,16 @@ class ChoiceTask(ChoiceOptions, Task):
     """One of several endings of a prompt, by a softmax over the scores of its own."""
 
     name: ClassVar[str] = "choice"
-    head_name: ClassVar[str] = "choice"
 
     def __post_init__(self) -> None:
         if len(self.choice_columns) == 1 or len(set(self.choice_columns)) != len(self.choice_columns):
             given = ", ".join(self.choice_columns)
             raise BertwrightError(f"choice_columns must name two columns or more, each once, not {given!r}")
+
+    @property
+    def head_name(self) -> str:
+        """Key of the head."""
+        return "choice"
 
     @property
     def best_by(self) -> str:
@@ -292,7 +296,7 @@ class ChoiceTask(ChoiceOptions, Task):
         """Return the task itself, after a look that every example has its label."""
         for example in examples:
             require_label(example)
-        return replace(self)
+        return self
 
 
 _Input = tuple[int, list[int], list[int], bool]

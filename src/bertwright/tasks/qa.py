@@ -63,7 +63,6 @@ class QATask(QAOptions, Task):
     """The part of a context that answers a question, or with `impossible` the answer that there is none."""
 
     name: ClassVar[str] = "qa"
-    head_name: ClassVar[str] = "span"
     usual_length: ClassVar[int] = 384
 
     impossible: bool = False
@@ -79,6 +78,11 @@ class QATask(QAOptions, Task):
             raise BertwrightError(f"rules must be one of {', '.join(get_args(AnswerRules))}, not {self.rules!r}")
         if not math.isfinite(self.null_threshold):
             raise BertwrightError(f"null_threshold must be a finite number, not {self.null_threshold!r}")
+
+    @property
+    def head_name(self) -> str:
+        """Key of the head."""
+        return "span"
 
     @property
     def best_by(self) -> str:

@@ -104,6 +104,7 @@ def parquet_rows(path: Path, choose: Callable[[list[str]], Sequence[str]]) -> It
         raise
     except FileNotFoundError:
         raise BertwrightError("no such file", where=path, fix="check the spelling") from None
+    # Of what pyarrow raises, only some is its own: a time out of Python's range is an OverflowError, for one.
     except (pyarrow.ArrowException, ArithmeticError, NotImplementedError, OSError, ValueError) as error:
         what = f"not readable as Parquet ({error!s:.120})"
         where = f"{path}, after row {number:,}" if number else path

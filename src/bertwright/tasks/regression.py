@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from jaxtyping import Float
@@ -60,7 +60,7 @@ class RegressTask(RegressOptions, TextTask):
         if len(labels) < 2:
             raise BertwrightError("every example has the same number: there is nothing to learn",
                                   fix=f"column {self.label_column!r} was read (--label-column)")  # fmt: skip
-        return replace(self)
+        return self
 
     def head(self, config: BertConfig) -> Head:
         """Return dropout and a linear layer with one output on the pooled [CLS]."""

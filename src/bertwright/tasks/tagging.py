@@ -69,7 +69,7 @@ class TagTask(TagOptions, Task):
             raise BertwrightError(f"{what} and {self.lstm_size}")
 
     @property
-    def head_name(self) -> str:  # type: ignore[override]  # of one class there are two heads
+    def head_name(self) -> str:
         """Key of the head: another one for features, which is no head of Hugging Face's."""
         return "tag" if self.features == "none" else "features"
 

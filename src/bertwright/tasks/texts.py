@@ -12,7 +12,7 @@ import dataclasses
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -31,10 +31,13 @@ from bertwright.text.wordpiece import WordPiece
 class TextTask(TextOptions, Task):
     """A task whose examples are rows of a table with one text or two, and whose head reads the pooled [CLS]."""
 
-    head_name: ClassVar[str] = "classify"
-
     any_input: bool = False
     """Whether single texts and pairs are both taken: of a model made elsewhere it is not known what it has seen."""
+
+    @property
+    def head_name(self) -> str:
+        """Key of the head."""
+        return "classify"
 
     @property
     def raw_label(self) -> bool:

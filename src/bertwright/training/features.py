@@ -41,9 +41,9 @@ class FeatureStream:
     def __init__(
         self, features: Sequence[Feature], task: Task, *, batch_size: int, micro_batch_tokens: int, seed: int
     ) -> None:
-        groups = (
-            (places for _, places in by_example(features)) if task.together else ([i] for i in range(len(features)))
-        )
+        groups = [places for _, places in by_example(features)]
+        if not task.together:
+            groups = [[place] for place in range(len(features))]
         self.units = [[features[place] for place in places] for places in groups]
         self.task = task
         self.batch_size = batch_size
