@@ -148,15 +148,14 @@ _AFQMC = ClassifyTask(text_pair_column="text_pair", columns=("text", "text_pair"
 SETS: dict[str, FineTuningSet] = {
     "sst2": _of_glue("SST-2", lr=5e-5),
     "cola": _of_glue("CoLA", lr=5e-5, epochs=5),
-    "mrpc": _of_glue("MRPC", epochs=5),
-    "rte": _of_glue("RTE", epochs=5, max_length=256),
-    "stsb": _of_glue("STS-B", epochs=5),
+    "mrpc": _of_glue("MRPC"),
+    "rte": _of_glue("RTE", max_length=256),
+    "stsb": _of_glue("STS-B"),
     "codah": FineTuningSet(
         title=f"CODAH, {NUM_FOLDS} folds",
         task=_CODAH,
         reader=_folds("en/CODAH", "full_data.tsv", lambda example: example.text, range(NUM_FOLDS)),
         metrics=("accuracy",),
-        epochs=5,
         lr=5e-5,
         batch_size=16,
     ),
@@ -167,7 +166,6 @@ SETS: dict[str, FineTuningSet] = {
         task=TagTask(),
         reader=_files("en/CoNLL-2003", "train.txt", dev="valid.txt", test="test.txt"),
         metrics=("f1",),
-        epochs=5,
         max_length=256,
     ),
     "chnsenticorp": FineTuningSet(

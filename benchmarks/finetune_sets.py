@@ -8,11 +8,14 @@ Every data set, side and seed is one run in a process of its own; its figures ar
 
 - Scores are those after the last epoch, on both sides; those of our best epoch, which `bertwright finetune` keeps,
   stand beside them in the file. Nothing is started again with another seed.
+- Each side trains in the precision that its users get: ours in bf16 where the processor multiplies it, the peer in
+  fp32.
+- Speed is measured apart, on `--speed-steps` steps of each side, one after the other, with nothing else running:
+  several runs that share a machine cost no score, but tell nothing of speed. There each side is also tried in the other
+  precision, and the peer with its inputs padded to the longest allowed. `--seeds 0` measures speed alone, and
+  `--speed-steps 0` scores alone.
 - Seconds are those of training alone, without reading, encoding and evaluation: the sum of `seconds` in our
   metrics.jsonl, and the peer's `train_runtime`.
-- Each side trains in the precision that its users get: ours in bf16 where the processor multiplies it, the peer in
-  fp32. How fast either is in the other one, and the peer with its inputs padded to the longest allowed, is measured on
-  `--speed-steps` steps; without their scores.
 
 What is not a dial of the set is each side's own default: Adam's epsilon (1e-6 and 1e-8), and that our steps cut a
 batch into micro-batches.
@@ -49,11 +52,8 @@ from finetune_table import page
 from peer_trainer import Peer
 
 SIDES = ("ours", "peer")
-SPEED_CASES: dict[str, tuple[str, ...]] = {
-    "ours": ("ours", "ours fp32"),
-    "peer": ("peer", "peer bf16", "peer max_length"),
-}
-"""Of each side: as its users get it, and otherwise."""
+SPEED_CASES = ("ours", "peer", "ours fp32", "peer bf16", "peer max_length")
+"""Both sides as their users get them, and otherwise; what is compared stands next to each other."""
 
 Scores = dict[str, dict[str, float]]
 """Metrics by what was scored."""
@@ -234,7 +234,7 @@ def work(options: argparse.Namespace) -> None:
         init = options.zh_init if SETS[name].language == "zh" else options.init
         sides = [side for side in SIDES if options.side in (side, "both")]
         given = {side: (name, side, init, options.data, options.epochs, options.limit) for side in sides}
-        kept = Kept(options.out / f"{name}.json", settings(Side(*given[sides[0]]), options.threads))
+        kept = Kept(options.out / f"{name}.json", settings(Side(*given[sides[0]])))
 
         def call(side: str, method: str, *arguments: Any) -> common.Results:
             process = common.InOwnProcess(options.threads, Side, *given[side])  # noqa: B023  (called in this very turn)
@@ -244,12 +244,12 @@ def work(options: argparse.Namespace) -> None:
         for seed in range(options.seeds):
             for side in sides:
                 kept.add("runs", f"{side}, seed {seed}", lambda: call(side, "run", seed))  # noqa: B023
-        for side in sides:
-            for case in SPEED_CASES[side] if options.speed_steps else ():
+        for case in SPEED_CASES if options.speed_steps else ():
+            if (side := case.split()[0]) in sides:
                 kept.add("speed", case, lambda: call(side, "speed", case, options.speed_steps))  # noqa: B023
 
 
-def settings(side: Side, threads: int) -> common.Results:
+def settings(side: Side) -> common.Results:
     """Return what all runs of a data set are made with."""
     splits = side.splits()
     sizes: Counter[str] = Counter()
@@ -269,7 +269,6 @@ def settings(side: Side, threads: int) -> common.Results:
             "sha256": sha256_of(side.init / "model.safetensors"),
         },
         "limit": side.limit,
-        "threads": threads,
     }
 
 

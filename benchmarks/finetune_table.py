@@ -39,10 +39,10 @@ python benchmarks/finetune_sets.py --table
 ```
 """
 
-SPEED_NOTE = """Training alone: reading, encoding and evaluation are left out on both sides. The ratio is between what
-users of either get on this machine without asking, {ours} here and fp32 there, over all runs of the table above. The
-other columns are from a short run of either side: ours in fp32, and the peer in bf16, and as tutorials have it, with
-its inputs padded to the longest allowed.
+SPEED_NOTE = """Training alone: reading, encoding and evaluation are left out on both sides. Both were run one after
+the other, with nothing else running, on {threads} threads. The ratio is between what users of either get there without
+asking, {ours} here and fp32 there. The other columns are ours in fp32, and the peer in bf16, and as tutorials have it,
+with its inputs padded to the longest allowed.
 """
 
 
@@ -54,7 +54,8 @@ def page(folder: Path) -> str:
         raise SystemExit(f"no figures in {folder} yet")
     found.sort(key=lambda figures: (figures["language"], figures["title"]))
     precisions = {run["precision"] for figures in found for run in runs_of(figures, "ours")}
-    note = SPEED_NOTE.format(ours=" or ".join(sorted(precisions)) or "bf16")
+    threads = {str(each["made_by"]["threads"]) for figures in found for each in figures["speed"].values()}
+    note = SPEED_NOTE.format(ours=" or ".join(sorted(precisions)), threads=" or ".join(sorted(threads)))
     parts = [HEAD, _made_by(found), "## Scores\n", _scores(found), "## Speed\n", note, _speeds(found)]
     parts += ["## What was trained\n", _dials(found)]
     if problems := _problems(found):
@@ -68,16 +69,11 @@ def runs_of(figures: Figures, side: str) -> list[Figures]:
 
 
 def _made_by(found: Sequence[Figures]) -> str:
+    versions = [run["made_by"]["versions"] for figures in found for run in figures["runs"].values()]
     machines = {
-        f"{made['versions']['processor']}, {made['threads']} thread(s), torch {made['versions']['torch']}, "
-        f"transformers {made['versions']['transformers']}."
-        for figures in found
-        for run in figures["runs"].values()
-        for made in [run["made_by"]]
+        f"{each['processor']}, torch {each['torch']}, transformers {each['transformers']}." for each in versions
     }
-    seeds = max(len(runs_of(figures, side)) for figures in found for side in ("ours", "peer"))
-    what = f"Mean ± standard deviation of {seeds} seeds" if seeds > 1 else "One seed"
-    return f"{' '.join(sorted(machines))} {what}; scores × 100.\n"
+    return f"{' '.join(sorted(machines))} Mean ± standard deviation over seeds; scores × 100.\n"
 
 
 def _scores(found: Sequence[Figures]) -> str:
@@ -90,8 +86,9 @@ def _scores(found: Sequence[Figures]) -> str:
                 )
                 difference = f"{statistics.fmean(ours) - statistics.fmean(peer):+.1f}" if ours and peer else MISSING
                 what = NAMES.get(metric, metric) + (f", {of}" if of != "dev" else "")
-                rows.append((figures["title"], what, _mean(ours), _mean(peer), difference))
-    return _table(("data set", "score", "Bertwright", "Trainer", "difference"), rows)
+                seeds = f"{len(ours)} and {len(peer)}" if len(ours) != len(peer) else str(len(ours))
+                rows.append((figures["title"], what, seeds, _mean(ours), _mean(peer), difference))
+    return _table(("data set", "score", "seeds", "Bertwright", "Trainer", "difference"), rows)
 
 
 def _mean(values: Sequence[float]) -> str:
@@ -104,14 +101,10 @@ def _speeds(found: Sequence[Figures]) -> str:
     head = ("data set", "Bertwright", "Trainer", "ratio", "Bertwright fp32", "Trainer bf16", "Trainer `max_length`")
     rows = []
     for figures in found:
-        ours, peer = (
-            statistics.fmean(rates) if (rates := [run["examples_per_second"] for run in runs_of(figures, s)]) else None
-            for s in ("ours", "peer")
-        )
+        cases = ("ours", "peer", "ours fp32", "peer bf16", "peer max_length")
+        ours, peer, *others = (figures["speed"].get(case, {}).get("examples_per_second") for case in cases)
         ratio = f"**{ours / peer:.1f}×**" if ours and peer else MISSING
-        others = (figures["speed"].get(case, {}) for case in ("ours fp32", "peer bf16", "peer max_length"))
-        cells = [_rate(ours), _rate(peer), ratio, *(_rate(other.get("examples_per_second")) for other in others)]
-        rows.append((figures["title"], *cells))
+        rows.append((figures["title"], _rate(ours), _rate(peer), ratio, *map(_rate, others)))
     return "Examples a second:\n\n" + _table(head, rows)
 
 

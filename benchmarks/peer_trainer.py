@@ -4,8 +4,8 @@
     seconds = peer.train(seed=0)                            # Trainer's own train_runtime
     predictions = peer.predict(split.scored["dev"])         # what `Task.score` takes
 
-Texts are encoded and answers are read off as in the library's example scripts (run_glue, run_swag, run_ner, run_qa):
-its fast tokenizer; batches padded to their longest input; tags at the first piece of a word; of a context, windows of
+Texts are encoded and answers are read off as in Hugging Face's example scripts (run_glue, run_swag, run_ner, run_qa):
+the fast tokenizer; batches padded to their longest input; tags at the first piece of a word; of a context, windows of
 `max_length` tokens that share 128; of the 20 best first and 20 best last tokens the best pair, at most 30 tokens. What
 is not a dial of the set is `TrainingArguments`' own default, but for what would take time: nothing is saved or shown.
 """
@@ -49,11 +49,11 @@ Row = dict[str, Any]
 
 
 class Form(ABC):
-    """How a kind of task looks to the library.
+    """How a kind of task looks to `transformers`.
 
     Args:
         task: ours, with its labels.
-        tokenizer: the library's.
+        tokenizer: the fast one of `transformers`.
         max_length: longest input, tokens.
     """
 
