@@ -338,6 +338,30 @@ def test_answers_are_the_likeliest_endings(asked):
     assert task.decode([], [], []) == []
 
 
+def test_the_temperature_makes_answers_as_sure_as_they_are_right():
+    torch.manual_seed(0)
+    task = ChoiceTask()
+    sizes = [2 + index % 3 for index in range(3000)]
+    scores = [2 * torch.randn(size) for size in sizes]
+    gold = [int(torch.multinomial(each.softmax(0), 1)) for each in scores]
+    examples = [
+        Example("a", None, right, choices=tuple("klmn"[:size])) for size, right in zip(sizes, gold, strict=True)
+    ]
+    features = task.encode(examples, WORDPIECE, 9)
+    logits = list((3 * torch.cat(scores)).unsqueeze(1).split(1))
+    calibrated = task.calibrate(logits, features, examples)
+    assert calibrated.temperature == pytest.approx(3, rel=0.1)
+    before, after = (each.decode(logits, features, examples) for each in (task, calibrated))
+    assert [each["choice"] for each in before] == [each["choice"] for each in after]
+    error, mended = (
+        task.details(each, examples)["calibration"]["expected_calibration_error"] for each in (before, after)
+    )
+    assert mended < 0.04 < error
+    assert calibrated.details(after, examples)["calibration"]["temperature"] == calibrated.temperature
+    with pytest.raises(BertwrightError, match="temperature must be positive"):
+        ChoiceTask(temperature=0.0)
+
+
 def answer(choice, score=0.75):
     return {"choice": choice, "answer": "", "score": score, "scores": []}
 

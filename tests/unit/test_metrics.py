@@ -106,6 +106,7 @@ def test_temperature_undoes_a_scale():
 
 
 def test_temperature_stays_between_its_bounds():
-    logits = np.array([[1.0, 0.0], [0.0, 1.0]])
+    logits = np.array([[1.0, 0.0], [0.0, 0.0]])
     assert fit_temperature(logits, np.array([0, 1])) == pytest.approx(0.05, rel=1e-3)
     assert fit_temperature(logits, np.array([1, 0])) == pytest.approx(20, rel=1e-3)
+    assert fit_temperature(logits, np.array([0, 0])) == 1

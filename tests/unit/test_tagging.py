@@ -532,6 +532,20 @@ def test_a_text_a_list_and_a_mapping_may_be_asked():
     assert words(task.example({"tokens": ["a", "b"]})) == ["a", "b"]
 
 
+def test_a_model_of_characters_sees_raw_text_as_characters(tmp_path):
+    task = TagTask()
+    characters = task.learn(read(tmp_path, "x.txt", "北 B-LOC\n京 I-LOC\n2 O\n0 O\n\na O\n"))
+    assert characters.characters
+    assert words(characters.example("北京 2008")) == ["北", "京", "2", "0", "0", "8"]
+    spans = {"text": "北京 20", "entities": [{"start": 0, "end": 2, "label": "LOC"}]}
+    [example] = characters.read(write(tmp_path, "x.jsonl", spans))
+    assert (words(example), named(example)) == (["北", "京", "2", "0"], [("北京", "LOC")])
+    for text in ("北 B-LOC\n京 I-LOC\n20 O\n", "a B-LOC\nb O\n"):
+        learnt = task.learn(read(tmp_path, "x.txt", text))
+        assert words(learnt.example("北京 2008")) == ["北", "京", "2008"]
+    assert words(task.learn(read(tmp_path, "x.jsonl", spans)).example("2008")) == ["2008"]
+
+
 def test_the_words_of_a_bare_example_are_found():
     task = adopt(["O", "B-X"])
     bare = [Example("b, c")]

@@ -1,13 +1,15 @@
 """Reading labelled files, learning labels, and what each kind of broken file is told."""
 
 import gzip
+import itertools
 import json
 import logging
 
 import pytest
+import torch
 
 from bertwright.errors import BertwrightError
-from bertwright.tasks import ClassifyTask, Example, get_task, load_task, task_from_json, task_to_json
+from bertwright.tasks import ClassifyTask, Example, Feature, get_task, load_task, task_from_json, task_to_json
 from bertwright.tasks.tables import read_table
 from bertwright.text.rules import TextRules
 from bertwright.text.wordpiece import SPECIAL_TOKENS, WordPiece
@@ -258,3 +260,19 @@ def test_labels_that_are_no_texts_are_refused(tmp_path, cell):
     path.write_text(json.dumps({"text": "a", "label": cell}), encoding="utf-8")
     with pytest.raises(BertwrightError, match=r"row 1.*label"):
         ClassifyTask(multi_label=True).read(path)
+
+
+def test_several_labels_have_a_temperature_too():
+    torch.manual_seed(0)
+    task = ClassifyTask(labels=("a", "b", "c"), multi_label=True)
+    logits = 2 * torch.randn(2000, 3)
+    there = torch.bernoulli(logits.sigmoid()).tolist()
+    examples = [Example("x", label=tuple(itertools.compress(task.labels, row))) for row in there]
+    features = [Feature([2, 3], [0, 0], None, index) for index in range(len(examples))]
+    answers = list((3 * logits).split(1))
+    calibrated = task.calibrate(answers, features, examples)
+    assert calibrated.temperature == pytest.approx(3, rel=0.1)
+    before, after = (each.decode(answers, features, examples) for each in (task, calibrated))
+    assert [each["labels"] for each in before] == [each["labels"] for each in after]
+    errors = [task.details(each, examples)["calibration"]["expected_calibration_error"] for each in (before, after)]
+    assert errors[1] < 0.03 < errors[0]

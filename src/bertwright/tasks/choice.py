@@ -16,15 +16,17 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from bertwright.batch import Batch, StepOutput
 from bertwright.config import BertConfig
@@ -34,7 +36,7 @@ from bertwright.options import ChoiceOptions
 from bertwright.tasks.base import Example, Feature, Logits, Prediction, Task, by_example, log_truncated, require_label
 from bertwright.tasks.c3_files import read_c3
 from bertwright.tasks.losses import choice_loss
-from bertwright.tasks.metrics import classification_details
+from bertwright.tasks.metrics import calibration_details, classification_details, fit_temperature
 from bertwright.tasks.tables import Row, read_table, shown
 from bertwright.text.encoding import window_starts
 from bertwright.text.wordpiece import WordPiece
@@ -49,7 +51,12 @@ class ChoiceTask(ChoiceOptions, Task):
 
     name: ClassVar[str] = "choice"
 
+    temperature: float = 1.0
+    """What scores are divided by before the softmax, so that probabilities are right on dev; `calibrate` sets it."""
+
     def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise BertwrightError(f"temperature must be positive, not {self.temperature!r}")
         if len(self.choice_columns) == 1 or len(set(self.choice_columns)) != len(self.choice_columns):
             given = ", ".join(self.choice_columns)
             raise BertwrightError(f"choice_columns must name two columns or more, each once, not {given!r}")
@@ -250,13 +257,18 @@ class ChoiceTask(ChoiceOptions, Task):
     def decode(self, logits: Logits, features: Sequence[Feature], examples: Sequence[Example]) -> list[Prediction]:
         """Return the likeliest ending's place, `choice`, its text, `answer`, its `score`, and the `scores` of all."""
         found = []
-        for index, places in by_example(features):
-            windows = [torch.cat([logits[place] for place in group]) for group in _by_choice(features, places)]
-            scores = torch.stack([each.mean() for each in windows]).float().softmax(0).tolist()
+        for (index, _), own in zip(by_example(features), _scores(logits, features), strict=True):
+            scores = (own / self.temperature).softmax(0).tolist()
             choice = max(range(len(scores)), key=scores.__getitem__)
             text = examples[index].choices[choice]
             found.append({"choice": choice, "answer": text, "score": scores[choice], "scores": scores})
         return found
+
+    def calibrate(self, logits: Logits, features: Sequence[Feature], examples: Sequence[Example]) -> ChoiceTask:
+        """Return the task with the temperature under which the dev examples are likeliest."""
+        rows = pad_sequence(_scores(logits, features), batch_first=True, padding_value=-math.inf).numpy()
+        gold = np.array([require_label(example) for example in examples])
+        return replace(self, temperature=fit_temperature(rows, gold))
 
     def score(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> dict[str, float]:
         """Return `accuracy`."""
@@ -264,13 +276,16 @@ class ChoiceTask(ChoiceOptions, Task):
         return {"accuracy": sum(map(int.__eq__, gold, answers)) / len(gold)}
 
     def details(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> dict[str, Any]:
-        """Return the places as `labels`, the `confusion` matrix and the scores `per_class`.
+        """Return the places as `labels`, the `confusion` matrix, the scores `per_class` and the `calibration`.
 
         They show a model that prefers a place, or data whose right answers do.
         """
         gold, answers = _compared(predictions, examples)
         places = [str(place) for place in range(max(len(example.choices) for example in examples))]
-        return classification_details(list(map(str, gold)), list(map(str, answers)), places)
+        details = classification_details(list(map(str, gold)), list(map(str, answers)), places)
+        scores = [prediction["score"] for prediction in predictions]
+        calibration = calibration_details(scores, list(map(int.__eq__, gold, answers)))
+        return {**details, "calibration": {"temperature": self.temperature, **calibration}}
 
     def chance_loss(self, examples: Sequence[Example]) -> float:
         """Return the mean loss of guessing: the places of the endings say nothing to the model."""
@@ -310,6 +325,14 @@ def _ids(text: str, wordpiece: WordPiece) -> list[int]:
 def _by_choice(features: Sequence[Feature], places: Sequence[int]) -> list[list[int]]:
     """Return the places of each ending's features, of one example's."""
     return [list(group) for _, group in groupby(places, lambda place: features[place].way_back)]
+
+
+def _scores(logits: Logits, features: Sequence[Feature]) -> list[Float[Tensor, "C"]]:
+    """Return one score for each ending of each example, fp32: the mean of its windows."""
+    return [
+        torch.stack([torch.cat([logits[place] for place in group]).mean() for group in _by_choice(features, places)])
+        for _, places in by_example(features)
+    ]
 
 
 def _compared(predictions: Sequence[Prediction], examples: Sequence[Example]) -> tuple[list[int], list[int]]:

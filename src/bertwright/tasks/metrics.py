@@ -168,16 +168,19 @@ def calibration_details(confidence: Sequence[float], right: Sequence[bool], bins
 def fit_temperature(logits: Float[np.ndarray, "B K"], labels: Int[np.ndarray, "B"]) -> float:
     """Return the temperature by which to divide logits, so that their softmax is as sure as it is right.
 
-    It makes the cross-entropy of `labels` smallest between 0.05 and 20. Paper: Guo et al., 2017.
+    It makes the cross-entropy of `labels` smallest between 0.05 and 20, and is 1 where every label has the highest
+    score: it takes mistakes to tell how sure one may be. Paper: Guo et al., 2017.
 
     Args:
-        logits: scores of K labels for each of B examples that training has not seen.
+        logits: scores of K labels for each of B examples that training has not seen; -inf where there are fewer.
         labels: the right label's place.
     """
     from scipy.optimize import minimize_scalar
     from scipy.special import logsumexp
 
     _same_length(logits, labels)
+    if (logits.argmax(1) == labels).all():
+        return 1.0
     scores = logits.astype(np.float64)
     scores -= scores.max(1, keepdims=True)
     chosen = scores[np.arange(len(labels)), labels]

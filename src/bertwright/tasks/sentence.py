@@ -49,7 +49,7 @@ class ClassifyTask(ClassifyOptions, TextTask):
     labels: tuple[str, ...] = ()
     """The labels in the order of the logits; empty until `learn` has seen the training examples."""
     temperature: float = 1.0
-    """What logits are divided by before the softmax, so that probabilities are right on dev; `calibrate` sets it."""
+    """What logits are divided by, so that probabilities are right on dev; `calibrate` sets it."""
 
     def __post_init__(self) -> None:
         if len(set(self.labels)) != len(self.labels):
@@ -159,12 +159,10 @@ class ClassifyTask(ClassifyOptions, TextTask):
 
     def calibrate(self, logits: Logits, features: Sequence[Feature], examples: Sequence[Example]) -> ClassifyTask:
         """Return the task with the temperature under which the dev examples are likeliest."""
-        if self.multi_label:
-            return self
         rows = self.logits_of(logits, features).numpy()
         gold = np.array([self.target_of(example) for example in examples])
-        if (rows.argmax(-1) == gold).all():  # it takes mistakes to tell how sure one may be
-            return replace(self, temperature=1.0)
+        if self.multi_label:  # a sigmoid is a softmax over the logit and 0
+            rows, gold = np.stack([np.zeros(rows.size), rows.reshape(-1)], 1), gold.reshape(-1)
         return replace(self, temperature=fit_temperature(rows, gold))
 
     def score(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> dict[str, float]:
@@ -180,11 +178,16 @@ class ClassifyTask(ClassifyOptions, TextTask):
         """Return `labels`, the `confusion` matrix, the scores `per_class` and the `calibration`."""
         gold, predicted = self._compared(predictions, examples)
         if self.multi_label:
-            return multi_label_details(gold, predicted, self.labels)
-        scores = [prediction["score"] for prediction in predictions]
-        right = [one == other for one, other in zip(gold, predicted, strict=True)]
-        calibration = {"temperature": self.temperature, **calibration_details(scores, right)}
-        return {**classification_details(gold, predicted, self.labels), "calibration": calibration}
+            details = multi_label_details(gold, predicted, self.labels)
+            answers = zip(gold, predictions, strict=True)
+            chances = [(label in own, each["scores"][label]) for own, each in answers for label in self.labels]
+            scores = [max(chance, 1 - chance) for _, chance in chances]
+            right = [there == (chance > 0.5) for there, chance in chances]
+        else:
+            details = classification_details(gold, predicted, self.labels)
+            scores = [prediction["score"] for prediction in predictions]
+            right = [one == other for one, other in zip(gold, predicted, strict=True)]
+        return {**details, "calibration": {"temperature": self.temperature, **calibration_details(scores, right)}}
 
     def degenerate(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> str | None:
         """Say so if every answer is the same though the right ones are not."""

@@ -33,7 +33,7 @@ from bertwright.tasks.base import Example, Prediction
 from bertwright.tasks.entities import Scheme, chunks, detect_scheme, is_chunk_tag, tags_of
 from bertwright.tasks.records import extension_of
 from bertwright.tasks.tagged_records import RECORD_EXTENSIONS, read_records
-from bertwright.tasks.words import Entity, Sentence, chunks_of, join_words, lines_of, split_words, words_of
+from bertwright.tasks.words import Entity, Sentence, chunks_of, join_words, lines_of, words_of
 from bertwright.text.corpus import read_lines
 
 COLUMN_EXTENSIONS = (".conll", ".conllu", ".bio", ".iob", ".iob2", ".bioes", ".tsv", ".txt",
@@ -58,7 +58,7 @@ def read_tagged(
             without labels is known by them as one of columns.
 
     Returns:
-        Examples with `words`, and with a tuple of `Entity` as label if they are labelled.
+        Examples, with `words` where the file has them, and with a tuple of `Entity` as label if they are labelled.
 
     Raises:
         BertwrightError: what is wrong with the file, with its row.
@@ -69,7 +69,7 @@ def read_tagged(
         examples = _of_records(path, plain=plain, labelled=labelled, known=known)
     elif extension == ".txt" and not labelled and not _has_tags(path, options, known):
         rows = ((_at(path, number), line.strip()) for number, line in enumerate(read_lines(path), start=1))
-        examples = [Example(text, words=split_words(text), where=where) for where, text in rows if text]
+        examples = [Example(text, where=where) for where, text in rows if text]
     else:
         documents = _documents(path, options, labelled=labelled)
         if labelled:

@@ -17,7 +17,7 @@ from typing import Any
 from bertwright.errors import BertwrightError
 from bertwright.tasks.base import Example
 from bertwright.tasks.records import extension_of, json_file, json_lines, parquet_rows
-from bertwright.tasks.words import Entity, Sentence, checked_words, split_words
+from bertwright.tasks.words import Entity, Sentence, checked_words
 
 RECORD_EXTENSIONS = (".jsonl", ".json", ".parquet")
 """Files of an example a record."""
@@ -65,7 +65,7 @@ def _made(record: Any, where: str, labelled: bool, notes: Counter[str]) -> Examp
         found = f"the text is {_short(text)}" if "text" in record else f"the keys are {_short([*record])}"
         raise BertwrightError(f"expected words under 'tokens', or a text under 'text'; {found}", where=where)
     entities = _entities(text, record, where, notes) if labelled else None
-    return Example(text, words=split_words(text), label=entities, where=where)
+    return Example(text, label=entities, where=where)
 
 
 def _records(path: Path) -> Iterator[tuple[str, Any]]:

@@ -41,7 +41,18 @@ from bertwright.tasks.entities import chunks, detect_scheme, entity_details, ent
 from bertwright.tasks.losses import tagging_loss
 from bertwright.tasks.metrics import classification_details, classification_scores
 from bertwright.tasks.tagged_files import read_tagged
-from bertwright.tasks.words import Entity, checked_words, chunks_of, join_words, lines_of, split_words, words_of
+from bertwright.tasks.words import (
+    Entity,
+    Place,
+    are_characters,
+    checked_words,
+    chunks_of,
+    join_words,
+    lines_of,
+    split_characters,
+    split_words,
+    words_of,
+)
 from bertwright.text.wordpiece import WordPiece
 
 _WRITTEN = {"B": "BSI", "I": "IMB", "E": "ELI", "S": "SUBI"}
@@ -58,6 +69,8 @@ class TagTask(TagOptions, Task):
 
     labels: tuple[str, ...] = ()
     """The tags in the order of the logits; empty until `learn` has seen the training examples."""
+    characters: bool = False
+    """Whether every character of raw text is a word, 2008 being four; `learn` finds it out."""
 
     def __post_init__(self) -> None:
         if len(set(self.labels)) != len(self.labels):
@@ -85,7 +98,8 @@ class TagTask(TagOptions, Task):
 
     def read(self, path: Path, *, labelled: bool = True) -> list[Example]:
         """Read a file that `tagged_files` describes; a label that training has not seen is refused."""
-        examples = read_tagged(path, self, labelled=labelled, known=self.labels)
+        found = read_tagged(path, self, labelled=labelled, known=self.labels)
+        examples = [replace(each, words=each.words or self._split(each.text)) for each in found]
         if labelled:
             for example in examples:
                 self._target(example)
@@ -97,6 +111,8 @@ class TagTask(TagOptions, Task):
     def learn(self, examples: Sequence[Example]) -> TagTask:
         """Return the task with the tags of every label in the training examples, sorted, `O` first.
 
+        Where all their words are single characters, some of them Chinese, those of raw text are so from now on.
+
         Raises:
             BertwrightError: there is nothing to tell apart.
         """
@@ -106,17 +122,16 @@ class TagTask(TagOptions, Task):
             found = f"every word has the tag {labels[0]!r}" if labels else "there is not one entity in it"
             fix = f"look whether the right column was read: --tag-column is {self.tag_column}"
             raise BertwrightError(f"{found}: there is nothing to learn", where=where, fix=fix)
-        if self.plain:
-            return replace(self, labels=tuple(labels))
         letters = "BI" if self.scheme == "iob2" else "BIES"
-        return replace(self, labels=("O", *(f"{letter}-{label}" for label in labels for letter in letters)))
+        tags = labels if self.plain else ["O", *(f"{letter}-{label}" for label in labels for letter in letters)]
+        return replace(self, labels=tuple(tags), characters=are_characters(examples))
 
     def example(self, given: Any, *, where: str | None = None) -> Example:
         """Make an example of a text, or of a list of words; also under the keys `text` or `tokens`."""
         if isinstance(given, Mapping) and len(given) == 1:
             given = given.get("text", given.get("tokens"))
         if isinstance(given, str) and given.strip():
-            return Example(given, words=split_words(given), where=where)
+            return Example(given, words=self._split(given), where=where)
         if isinstance(given, list | tuple):
             text, words = join_words(checked_words(given, where))
             return Example(text, words=words, where=where)
@@ -267,6 +282,10 @@ class TagTask(TagOptions, Task):
     def _as_chunks(self) -> tuple[str, ...]:
         """The labels, and O for those that say nothing of entities, as a model made elsewhere may have."""
         return tuple(label if is_chunk_tag(label) else "O" for label in self.labels)
+
+    def _split(self, text: str) -> tuple[Place, ...]:
+        """Return the words of raw text."""
+        return split_characters(text) if self.characters else split_words(text)
 
     def _target(self, example: Example) -> list[int] | None:
         """Return the place among the labels of each word's tag; None if they are unknown."""

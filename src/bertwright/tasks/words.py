@@ -73,6 +73,17 @@ def split_words(text: str) -> tuple[Place, ...]:
     return tuple(found)
 
 
+def split_characters(text: str) -> tuple[Place, ...]:
+    """Return every character of raw text that is no white space."""
+    return tuple((place, place + 1) for place, character in enumerate(text) if not character.isspace())
+
+
+def are_characters(examples: Sequence[Example]) -> bool:
+    """Return whether all examples come with words, each of them a single character and some of them Chinese."""
+    single = all(example.words and all(end - start == 1 for start, end in example.words) for example in examples)
+    return single and any(_CLOSE.search(example.text) for example in examples)
+
+
 def join_words(words: Sequence[str]) -> tuple[str, tuple[Place, ...]]:
     """Return the text that words make, and the place of each.
 
