@@ -1,5 +1,7 @@
 """What the processor can do is found out, never assumed."""
 
+import os
+
 import pytest
 import torch
 
@@ -28,6 +30,16 @@ def test_preparing_leaves_fp32_exact_and_sets_the_threads(fp32_switch):
     assert torch.get_num_threads() == 1
     machine.use_onednn_for_fp32.__wrapped__()
     assert product_error() < 1e-6
+
+
+@pytest.mark.parametrize("given", [None, "500"])
+def test_few_kernels_are_kept_unless_the_user_says_how_many(given, fp32_switch, monkeypatch):
+    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    monkeypatch.delenv(name, raising=False)
+    if given:
+        monkeypatch.setenv(name, given)
+    machine.prepare()
+    assert os.environ[name] == (given or "128")
 
 
 def test_the_switch_is_undone_where_it_would_round(fp32_switch, monkeypatch):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import logging
+import os
 import platform
 import time
 
@@ -21,6 +22,9 @@ log = logging.getLogger(__name__)
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _PEAK_SECONDS = 0.2
 """How long the peak is measured."""
+_KERNELS_KEPT = "128"
+"""How many kernels oneDNN keeps: more than a step has shapes of products. It makes new ones, of megabytes each, for
+every number of rows, and in packed batches that is another one in every step."""
 _FP32_TOLERANCE = 1e-6
 """Relative error against float64 that still counts as fp32; one bf16 product errs by about 3e-3."""
 
@@ -29,8 +33,9 @@ def prepare(threads: int = 0) -> torch.device:
     """Set the process up for BERT's arithmetic and return the device it runs on.
 
     On a CPU this keeps freed memory in the process (activations of tens of megabytes are otherwise given back to the
-    system and paged in anew at every step, which costs more than the arithmetic on them) and sends fp32 products to
-    oneDNN where that is proven to stay fp32.
+    system and paged in anew at every step, which costs more than the arithmetic on them), keeps few kernels of oneDNN
+    where its ONEDNN_PRIMITIVE_CACHE_CAPACITY says nothing else, and sends fp32 products to oneDNN where that is proven
+    to stay fp32.
 
     Args:
         threads: processor threads; 0 leaves torch's choice.
@@ -40,6 +45,7 @@ def prepare(threads: int = 0) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     _keep_freed_memory()
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", _KERNELS_KEPT)  # read at the first product
     use_onednn_for_fp32()
     return torch.device("cpu")
 
