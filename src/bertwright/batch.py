@@ -6,9 +6,9 @@ V vocabulary, M masked tokens, R needed rows, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
 import torch
@@ -88,6 +88,32 @@ class Batch:
             cu_seqlens=self.cu_seqlens.to(device),
             targets={name: tensor.to(device) for name, tensor in self.targets.items()},
         )
+
+
+class LazyBatches(Sequence[Batch]):
+    """Batches that are made when they are asked for: of those of a step, a process needs only its own.
+
+    Args:
+        makers: one for each batch.
+    """
+
+    def __init__(self, makers: Sequence[Callable[[], Batch]]) -> None:
+        self._makers = makers
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+    @overload
+    def __getitem__(self, index: int) -> Batch: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> LazyBatches: ...
+
+    def __getitem__(self, index: int | slice) -> Batch | LazyBatches:
+        return LazyBatches(self._makers[index]) if isinstance(index, slice) else self._makers[index]()
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (make() for make in self._makers)
 
 
 class LossTerm(NamedTuple):

@@ -1,4 +1,4 @@
-"""What a worker process does before its first piece of work.
+"""What a worker process does before its first piece of work, and which of several training processes speaks.
 
 ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=follow_parent)
 """
@@ -9,6 +9,11 @@ import multiprocessing
 import os
 import signal
 import threading
+
+
+def is_first() -> bool:
+    """Return whether this process speaks for its run: all do but those that torchrun gave a RANK above 0."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def follow_parent() -> None:

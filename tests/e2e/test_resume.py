@@ -12,19 +12,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from bertwright.config import DataConfig
-from bertwright.data.build import build_shards
-from bertwright.text.rules import TextRules
-from bertwright.text.wordpiece import SPECIAL_TOKENS, WordPiece
-
 pytestmark = pytest.mark.slow
 
-SUBJECTS, VERBS, PLACES = (
-    ["cat", "dog", "owl", "fox", "bird"],
-    ["sees", "likes", "hears", "fears", "seeks"],
-    ["here", "there", "now"],
-)
-WORDPIECE = WordPiece([*SPECIAL_TOKENS, "the", ".", *SUBJECTS, *VERBS, *PLACES], TextRules(lowercase=True))
 SPEEDS = {"tokens_per_second", "mfu", "seconds"}
 PRETRAIN = (
     "pretrain tiny --steps 40 --batch-tokens 300 --micro-batch-tokens 120 --lr 1e-3 --log-every 2 --eval-every 9"
@@ -37,21 +26,8 @@ FINETUNE = (
 MOST_SECONDS = 600
 
 
-def sentence(rng):
-    return f"the {rng.choice(SUBJECTS)} {rng.choice(VERBS)} the {rng.choice(SUBJECTS)} {rng.choice(PLACES)} ."
-
-
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    rng, folder = random.Random(0), tmp_path_factory.mktemp("data")
-    documents = ["\n".join(sentence(rng) for _ in range(rng.randint(2, 9))) for _ in range(60)]
-    (folder / "corpus.txt").write_text("\n\n".join(documents) + "\n")
-    build_shards([folder / "corpus.txt"], WORDPIECE, folder / "shards", DataConfig(max_length=32, held_out_prob=0.2))
-    return folder / "shards"
-
-
-@pytest.fixture(scope="module")
-def labelled(tmp_path_factory):
+def labelled(tmp_path_factory, sentence):
     rng, folder = random.Random(1), tmp_path_factory.mktemp("labelled")
     for name, count in (("train", 60), ("dev", 20)):
         rows = [sentence(rng) for _ in range(count)]

@@ -408,3 +408,9 @@ def test_a_grid_of_words(init, files, tmp_path):
         ClassifyTask(), config, grid={"freeze": ("", "embeddings")}, **files, init=init, out=tmp_path / "run"
     )
     assert {setting.name for setting in trials.settings} == {"freeze=", "freeze=embeddings"}
+
+
+def test_fine_tuning_is_done_by_one_process(monkeypatch, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(BertwrightError, match="fine-tuning is done by one process, not by 2"):
+        finetune_examples(ClassifyTask(), FinetuneConfig(), train=[], dev=[], init=tmp_path, out=tmp_path / "run")

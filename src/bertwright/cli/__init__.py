@@ -26,6 +26,7 @@ from bertwright.cli.flags import settings_from, whole_numbers
 from bertwright.config import FinetuneConfig, PretrainConfig
 from bertwright.errors import BertwrightError
 from bertwright.messages import language, say
+from bertwright.processes import is_first
 
 app = App(
     name="bertwright",
@@ -91,7 +92,8 @@ def run(argv: Sequence[str]) -> int:
         interrupted = getattr(error, "signal", None)
         if "--debug" in argv:
             traceback.print_exc()
-        explain(error)
+        if is_first() or getattr(error, "everybody_says_so", False):
+            explain(error)
         return 1 if interrupted is None else 128 + interrupted
 
 

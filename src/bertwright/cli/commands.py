@@ -24,6 +24,7 @@ from bertwright.config import (
 )
 from bertwright.errors import BertwrightError
 from bertwright.messages import Lang, language, say
+from bertwright.processes import is_first
 
 
 def vocab(
@@ -180,7 +181,7 @@ def training(out: Path, output: Output) -> Iterator[TrainingView]:
     """Show training live, and leave a report behind even where it was stopped."""
     from bertwright.report import write_report
 
-    shown = TrainingView(language(), quiet=output.quiet)
+    shown = TrainingView(language(), quiet=output.quiet or not is_first())
     try:
         with shown:
             yield shown
@@ -189,11 +190,14 @@ def training(out: Path, output: Output) -> Iterator[TrainingView]:
             if shown.started:
                 write_report(out, lang=language())
         raise
-    write_report(out, lang=language())
+    if is_first():
+        write_report(out, lang=language())
 
 
 def finish(out: Path, model: Path, scores: dict[str, float], output: Output, **more: Any) -> None:
     """Say where the model and the report lie; `more` is for JSON alone, where the log has said it to people."""
+    if not is_first():
+        return
     page = out / "report.html"
     if output.json:
         print_json({"model": str(model), "report": str(page), **scores, **more})

@@ -11,16 +11,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
 
 import numpy as np
 import torch
 from jaxtyping import Int, UInt
 
-from bertwright.batch import Batch
+from bertwright.batch import Batch, LazyBatches
 from bertwright.config import MaskingConfig, ObjectiveName
 from bertwright.data.counter import generator
 from bertwright.data.masking import MaskVocabulary, mask_tokens
@@ -37,7 +37,7 @@ _EVAL_SEED = 0
 class StepBatch:
     """What one optimizer step trains on."""
 
-    micro_batches: list[Batch]
+    micro_batches: Sequence[Batch]
     """The step's examples, shortest first, cut so that each holds at most `micro_batch_tokens`."""
     next_position: int
     """Where the next step starts."""
@@ -113,11 +113,11 @@ class PretrainLoader:
             num_examples=len(examples),
         )
 
-    def eval_batches(self, max_tokens: int) -> Iterator[Batch]:
-        """Yield the same batches every time, for any run's seed: the first `max_tokens` of one fixed shuffle."""
+    def eval_batches(self, max_tokens: int) -> Sequence[Batch]:
+        """Return the same batches every time, for any run's seed: the first `max_tokens` of one fixed shuffle."""
         order = generator(_EVAL_SEED, _ORDER, 0).permutation(len(self.split))
         examples = order[: _num_within(self._lengths[order], max_tokens)]
-        yield from self._micro_batches(examples, np.zeros_like(examples), _EVAL_SEED, self.micro_batch_tokens)
+        return self._micro_batches(examples, np.zeros_like(examples), _EVAL_SEED, self.micro_batch_tokens)
 
     def _draw_order(self, epoch: int) -> Int[np.ndarray, "E"]:
         return generator(self.seed, _ORDER, epoch).permutation(len(self.split))
@@ -138,12 +138,12 @@ class PretrainLoader:
 
     def _micro_batches(
         self, examples: Int[np.ndarray, "B"], epochs: Int[np.ndarray, "B"], seed: int, limit: int
-    ) -> list[Batch]:
+    ) -> Sequence[Batch]:
         # Sequences of like length together: attention works on buckets of them.
         by_length = np.argsort(self._lengths[examples], kind="stable")
         examples, epochs = examples[by_length], epochs[by_length]
         cuts = _cut(self._lengths[examples], limit)
-        return [self._batch(examples[i:j], epochs[i:j], seed) for i, j in pairwise(cuts)]
+        return LazyBatches([partial(self._batch, examples[i:j], epochs[i:j], seed) for i, j in pairwise(cuts)])
 
     def _batch(self, examples: Int[np.ndarray, "B"], epochs: Int[np.ndarray, "B"], seed: int) -> Batch:
         lengths = self._lengths[examples].astype(np.int64)

@@ -219,6 +219,32 @@ class RunFolder:
         return sorted((self.path / "checkpoints").glob("step-*"))
 
 
+class Follower:
+    """A run folder as processes see it that do not write it: nothing is there, and nothing is written.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write_json(self, name: str, values: Any) -> None:
+        """Leave it to the first process."""
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Leave it to the first process."""
+
+    def forget_after(self, step: int) -> None:
+        """Leave it to the first process."""
+
+    def save(self, step: int, tensors: Mapping[str, Tensor], values: Mapping[str, Any], *, keep: int) -> None:
+        """Leave it to the first process."""
+
+    def load_newest(self) -> None:
+        """Leave it to the first process."""
+
+
 def versions() -> dict[str, str]:
     """Return the versions that numbers depend on."""
     packages = ("bertwright", "torch", "numpy", "tokenizers", "safetensors")

@@ -36,6 +36,7 @@ from bertwright.tasks import Example, Task, TaskObjective, save_fine_tuned, task
 from bertwright.tasks.checking import check_examples
 from bertwright.text.wordpiece import WordPiece
 from bertwright.training.checkpoint import SET_ASIDE, RunFolder
+from bertwright.training.distributed import require_alone
 from bertwright.training.features import FeatureStream
 from bertwright.training.loop import OnEvent, fit
 
@@ -134,6 +135,7 @@ def finetune_examples(
         source: what the run folder says of where they are from, and knows them by when it is resumed; their sha256
             unless given.
     """
+    require_alone("fine-tuning")
     task = task.learn(train)
     source = source or {"train_sha256": _sha256(train), "dev_sha256": _sha256(dev)}
     spoilt = _spoilt(out)  # of a run that is resumed

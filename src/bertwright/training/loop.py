@@ -16,7 +16,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -29,7 +29,8 @@ from bertwright.model import machine
 from bertwright.model.bert import Bert
 from bertwright.model.flops import training_flops
 from bertwright.objectives import Objective
-from bertwright.training.checkpoint import RunFolder, State
+from bertwright.training.checkpoint import Follower, RunFolder, State
+from bertwright.training.distributed import ALONE, Group
 from bertwright.training.optim import BertAdam, learning_rate
 
 Event = dict[str, Any]
@@ -42,7 +43,7 @@ class Step(Protocol):
     """One step's data."""
 
     @property
-    def micro_batches(self) -> list[Batch]:
+    def micro_batches(self) -> Sequence[Batch]:
         """Batches whose gradients are summed."""
         ...
 
@@ -69,7 +70,7 @@ class TrainingInterrupted(BertwrightError):
         number: of the signal.
     """
 
-    def __init__(self, step: int, number: int, run: RunFolder) -> None:
+    def __init__(self, step: int, number: int, run: RunFolder | Follower) -> None:
         super().__init__(
             f"stopped at step {step:,} and saved",
             where=run.path,
@@ -95,12 +96,13 @@ class _Meter:
         self.tokens += batch.num_tokens
         self.flops += training_flops(self.config, batch)
 
-    def row(self) -> Event:
-        """Return means and speeds, and start anew."""
+    def row(self, group: Group) -> Event:
+        """Return means and speeds of all processes, and start anew."""
         seconds = time.perf_counter() - self._since
-        row = {name: round(total / count, 6) for name, (total, count) in self.sums.items()} | {
-            "tokens_per_second": round(self.tokens / seconds),
-            "mfu": round(self.flops / seconds / self.peak_flops, 4),
+        work = group.total({"tokens": self.tokens, "flops": self.flops})
+        row = means(self.sums, group) | {
+            "tokens_per_second": round(work["tokens"] / seconds),
+            "mfu": round(work["flops"] / seconds / (self.peak_flops * group.size), 4),
             "seconds": round(seconds, 3),
         }
         self.sums = {}
@@ -114,6 +116,12 @@ class _Meter:
         yield
         self._since += time.perf_counter() - start
 
+    def gather(self, group: Group) -> dict[str, list[float]]:
+        """Hand what was summed to the first process, and return it there."""
+        sums = _totals(self.sums, group)
+        self.sums = sums if group.leads else {}
+        return self.sums
+
     def _restart(self) -> None:
         self.tokens, self.flops, self._since = 0, 0.0, time.perf_counter()
 
@@ -125,9 +133,10 @@ def fit(
     config: TrainConfig,
     *,
     steps: int,
-    run: RunFolder,
+    run: RunFolder | Follower,
     evaluate: Callable[[int], dict[str, float]],
     on_event: OnEvent,
+    group: Group = ALONE,
 ) -> None:
     """Train a model to its last step, from its newest checkpoint where there is one.
 
@@ -141,43 +150,42 @@ def fit(
         evaluate: given the step, returns scores on held-out data, or none where there is no such data; called every
             `eval_every` steps and at the end.
         on_event: told of every row and message.
+        group: the processes that train together; all of them call this function, with the same data.
 
     Raises:
         TrainingInterrupted: SIGINT or SIGTERM came; the run was saved.
+        ProcessDiedError: another process of the group is gone.
         BertwrightError: a gradient or score is not finite; earlier checkpoints are intact.
     """
     optimizer = BertAdam(model, config)
-    state = _restore(model, optimizer, run)
-    step, position = state.step, state.values.get("position", 0)
+    step, position, sums = _restore(model, optimizer, run, group)
     peak = machine.peak_flops(next(model.parameters()).device, model.compute_dtype)
-    meter = _Meter(model.config, peak, state.values.get("sums"))
+    meter = _Meter(model.config, peak, sums)
     emit = _both(run.log, on_event)
     on_event({"kind": "start", "step": step, "steps": steps, "parameters": num_parameters(model), "peak_flops": peak})
     with _signals() as signals:
         while step < steps:
             data = stream.batches_at(position)
             lr = learning_rate(config, step, steps)
-            _accumulate_gradients(model, objective, data.micro_batches, config.seed, step, meter)
-            norm = optimizer.gradient_norm()
-            _require_finite(norm, step, range(position, data.next_position), run)
-            optimizer.step(step, lr, norm)
-            optimizer.zero_grad()
+            _accumulate_gradients(model, objective, data.micro_batches, config.seed, step, meter, group)
+            norm = _update(optimizer, step, lr, run, range(position, data.next_position))
             step, position = step + 1, data.next_position
             last = step == steps
             if last or step % config.log_every == 0:
-                emit({"kind": "train", "step": step, "lr": lr, "grad_norm": round(float(norm), 4)} | meter.row())
+                emit({"kind": "train", "step": step, "lr": lr, "grad_norm": round(float(norm), 4)} | meter.row(group))
             if last or (config.eval_every and step % config.eval_every == 0):
                 with meter.paused():
                     scores = _finite(evaluate(step), step, run)
                 if scores:
                     emit({"kind": "eval", "step": step} | scores)
-            if last or signals or (config.checkpoint_every and step % config.checkpoint_every == 0):
-                tensors, values = _weights(model) | optimizer.state(), {"position": position, "sums": meter.sums}
+            stopped = max(group.each(signals[0] if signals else 0))
+            if last or stopped or (config.checkpoint_every and step % config.checkpoint_every == 0):
+                values = {"position": position, "sums": meter.gather(group)}
                 with meter.paused():
-                    run.save(step, tensors, values, keep=config.keep_checkpoints)
+                    run.save(step, _weights(model) | optimizer.state(), values, keep=config.keep_checkpoints)
                 on_event({"kind": "saved", "step": step})
-            if signals and not last:
-                raise TrainingInterrupted(step, signals[0], run)
+            if stopped and not last:
+                raise TrainingInterrupted(step, stopped, run)
 
 
 def _both(first: OnEvent, second: OnEvent) -> OnEvent:
@@ -193,31 +201,54 @@ def num_parameters(model: Bert) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
-def evaluate_means(model: Bert, objective: Objective, batches: Iterable[Batch]) -> dict[str, float]:
-    """Return an objective's mean losses and metrics over batches, without training."""
+def evaluate_means(
+    model: Bert, objective: Objective, batches: Sequence[Batch], group: Group = ALONE
+) -> dict[str, float]:
+    """Return an objective's mean losses and metrics over batches, without training; each process does its own."""
     device = next(model.parameters()).device
     meter = _Meter(model.config, 1.0)
     model.eval()
     with torch.inference_mode():
-        for batch in batches:
+        for number in group.own(len(batches)):
+            batch = batches[number]
             meter.add(batch, objective(model, batch.to(device)))
-    return {name: round(total / count, 6) for name, (total, count) in meter.sums.items()}
+    return means(meter.sums, group)
+
+
+def means(sums: Mapping[str, Sequence[float]], group: Group) -> dict[str, float]:
+    """Return the mean of each pair of a sum and a count, over all processes."""
+    return {name: round(total / count, 6) for name, (total, count) in _totals(sums, group).items()}
+
+
+def _totals(sums: Mapping[str, Sequence[float]], group: Group) -> dict[str, list[float]]:
+    totals = group.total({name: pair[0] for name, pair in sums.items()})
+    counts = group.total({name: pair[1] for name, pair in sums.items()})
+    return {name: [totals[name], counts[name]] for name in totals}
 
 
 def _accumulate_gradients(
-    model: Bert, objective: Objective, micro_batches: list[Batch], seed: int, step: int, meter: _Meter
+    model: Bert,
+    objective: Objective,
+    micro_batches: Sequence[Batch],
+    seed: int,
+    step: int,
+    meter: _Meter,
+    group: Group = ALONE,
 ) -> None:
-    """Add up the gradient of the sum of mean losses, each mean taken over all micro-batches."""
+    """Add up the gradient of the sum of mean losses, each mean taken over the micro-batches of all processes."""
     device = next(model.parameters()).device
-    counts: Counter[str] = Counter()
-    for batch in micro_batches:
-        counts.update(objective.counts(batch))
+    own = {number: micro_batches[number] for number in group.own(len(micro_batches))}
+    counted: Counter[str] = Counter()
+    for batch in own.values():
+        counted.update(objective.counts(batch))
+    counts = group.total(counted)
     model.train()
-    for number, batch in enumerate(micro_batches):
+    for number, batch in own.items():
         torch.manual_seed(_dropout_seed(seed, step, number))
         output = objective(model, batch.to(device))
         torch.stack([term.total / counts[name] for name, term in output.losses.items()]).sum().backward()
         meter.add(batch, output)
+    group.add_gradients([each for each in model.parameters() if each.requires_grad], len(micro_batches))
 
 
 def _dropout_seed(*numbers: int) -> int:
@@ -230,17 +261,24 @@ def _weights(model: Bert) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _restore(model: Bert, optimizer: BertAdam, run: RunFolder) -> State:
+def _restore(
+    model: Bert, optimizer: BertAdam, run: RunFolder | Follower, group: Group
+) -> tuple[int, int, dict[str, list[float]]]:
+    """Fill model and optimizer of all processes from the newest checkpoint; return its step, position and sums."""
     state = run.load_newest() or State(0, {}, {})
     if state.tensors:
         for name, tensor in _weights(model).items():
             tensor.copy_(state.tensors[name])
         optimizer.load_state(state.tensors)
     run.forget_after(state.step)
-    return state
+    group.copy_first([*_weights(model).values(), *optimizer.state().values()])
+    step, values = group.of_first((state.step, state.values))
+    return step, values.get("position", 0), values.get("sums", {}) if group.leads else {}
 
 
-def _require_finite(norm: Tensor, step: int, examples: range, run: RunFolder) -> None:
+def _update(optimizer: BertAdam, step: int, lr: float, run: RunFolder | Follower, examples: range) -> Tensor:
+    """Take a step unless a gradient is not finite; return the gradient's norm."""
+    norm = optimizer.gradient_norm()
     if not math.isfinite(norm):
         raise BertwrightError(
             f"a gradient of step {step + 1:,} is not finite (examples {examples[0]:,} to {examples[-1]:,} of the "
@@ -248,9 +286,12 @@ def _require_finite(norm: Tensor, step: int, examples: range, run: RunFolder) ->
             where=run.path,
             fix="lower --lr or raise --warmup-ratio in another --out; --precision fp32 if it was bf16",
         )
+    optimizer.step(step, lr, norm)
+    optimizer.zero_grad()
+    return norm
 
 
-def _finite(scores: dict[str, float], step: int, run: RunFolder) -> dict[str, float]:
+def _finite(scores: dict[str, float], step: int, run: RunFolder | Follower) -> dict[str, float]:
     wrong = [name for name, value in scores.items() if not math.isfinite(value)]
     if wrong:
         raise BertwrightError(

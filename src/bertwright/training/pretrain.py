@@ -7,6 +7,7 @@ pretrain(recipe.model, PretrainConfig(steps=20_000, lr=1e-3), data=Path("shards"
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from bertwright.model.weights import load_model, save_model
 from bertwright.objectives import OBJECTIVES, Objective
 from bertwright.predict import Predictor
 from bertwright.text.wordpiece import WordPiece
-from bertwright.training.checkpoint import RunFolder
-from bertwright.training.loop import OnEvent, Stream, evaluate_means, fit
+from bertwright.training.checkpoint import Follower, RunFolder
+from bertwright.training.distributed import Group, join
+from bertwright.training.loop import Event, OnEvent, Stream, evaluate_means, fit
 
 _SAMPLE_LENGTH = 32
 """Tokens of a sample text in the report."""
@@ -53,10 +55,32 @@ def pretrain(
         resume: go on with the run in `out`.
         on_event: told of every row of `metrics.jsonl` and every message.
 
+    Several processes that `torchrun` or the like has started train together (`training.distributed`); the folders of
+    data and `init` must be there for all of them, and the first one writes.
+
     Raises:
         TrainingInterrupted: a signal came; the run was saved.
+        ProcessDiedError: another process is gone.
         BertwrightError: data, model and configuration do not fit each other, or the run folder is another run's.
     """
+    with join() as group:
+        return _pretrain(group, model, config, data, out, init, resume, on_event if group.leads else _ignore)
+
+
+def _ignore(_event: Event) -> None:
+    """Leave it to the first process."""
+
+
+def _pretrain(
+    group: Group,
+    model: BertConfig,
+    config: PretrainConfig,
+    data: Path,
+    out: Path,
+    init: Path | None,
+    resume: bool,
+    on_event: OnEvent,
+) -> Path:
     device = machine.prepare(config.threads)
     shards = ShardSet.open(data)
     if init is None:
@@ -75,17 +99,34 @@ def pretrain(
     bert.to(device)
 
     def evaluate(_step: int) -> dict[str, float]:
-        return {} if held_out is None else evaluate_means(bert, objective, held_out.eval_batches(config.eval_tokens))
+        if held_out is None:
+            return {}
+        return evaluate_means(bert, objective, held_out.eval_batches(config.eval_tokens), group)
 
     run_config, folder = _run_config(model, config, shards, init), out / "model"
-    with RunFolder.create(out, run_config, resume=resume, tensorboard=config.tensorboard) as run:
+    create = partial(RunFolder.create, out, run_config, resume=resume, tensorboard=config.tensorboard)
+    with group.led(create, partial(Follower, out)) as run:
         manifest = dataclasses.asdict(shards.manifest)
         run.write_json("data.json", {key: value for key, value in manifest.items() if key != "files"})
+        if (parts := len(train.batches_at(0).micro_batches)) < group.size:
+            what = f"a step has {parts} micro-batches for {group.size} processes: some have nothing to do"
+            on_event({"kind": "message", "text": f"{what}; lower --micro-batch-tokens"})
         if held_out is None:
             on_event({"kind": "message", "text": "the shards have no held-out split: nothing is evaluated"})
-        fit(bert, objective, train, config, steps=config.steps, run=run, evaluate=evaluate, on_event=on_event)
-        save_model(bert, folder, wordpiece=shards.wordpiece)
-        run.write_json("samples.json", _samples(bert.eval(), shards))
+        fit(
+            bert,
+            objective,
+            train,
+            config,
+            steps=config.steps,
+            run=run,
+            evaluate=evaluate,
+            on_event=on_event,
+            group=group,
+        )
+        if group.leads:
+            save_model(bert, folder, wordpiece=shards.wordpiece)
+            run.write_json("samples.json", _samples(bert.eval(), shards))
     return folder
 
 
