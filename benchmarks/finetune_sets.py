@@ -41,9 +41,10 @@ from safetensors.torch import load_file
 
 import common
 from bench_finetune import minilm
-from bertwright.config import FinetuneConfig, Precision, read_json
+from bertwright.config import FinetuneConfig, Precision
 from bertwright.errors import BertwrightError
 from bertwright.files import new_file, sha256_of
+from bertwright.json_values import read_json
 from bertwright.predict import Predictor
 from bertwright.tasks import Example, Prediction
 from bertwright.training.finetune import finetune_examples

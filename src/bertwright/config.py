@@ -1,24 +1,18 @@
 """Every dial of Bertwright: typed, frozen, with its unit, default and the place in the paper it comes from.
 
 "The paper" is Devlin et al. 2019, *BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding*.
-A configuration is written with `save_json`, read with `load_json`; unknown keys are refused with the nearest known one.
+`json_values` writes a configuration and reads it.
 
-    config = PretrainConfig(steps=20_000, lr=1e-3)
-    save_json(config, Path("run/config.json"))
+    PretrainConfig(steps=20_000, lr=1e-3)
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
-import types
-import typing
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Literal
 
-from bertwright.errors import BertwrightError, nearest
+from bertwright.errors import BertwrightError
 
 Activation = Literal[
     "gelu", "gelu_new", "gelu_python", "gelu_fast", "gelu_pytorch_tanh", "quick_gelu", "relu", "relu6", "silu", "swish",
@@ -28,8 +22,6 @@ ObjectiveName = Literal["mlm+nsp", "mlm"]
 Precision = Literal["auto", "fp32", "bf16"]
 Language = Literal["en", "zh", "multi"]
 PoolingMode = Literal["cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
-
-C = TypeVar("C")
 
 
 def _require(condition: bool, message: str) -> None:
@@ -237,6 +229,12 @@ class PretrainConfig(TrainConfig):
     """Share of the steps, at the start, on examples cropped to `short_length`: attention finds neighbours sooner."""
     short_length: int = 32
     """Longest of those cropped examples, tokens."""
+    long_ratio: float = 0.1
+    """Share of the steps, at the end, on the shards of --long-data, if there are any. Paper: A.2."""
+    long_batch_tokens: int = 0
+    """Tokens in a step's batch of those; 0: as many sequences as before, as in the paper."""
+    static_masks: int = 0
+    """0: new masks in every epoch; N: the same N of each example in turn (10 in google-research/bert: dupe_factor)."""
     eval_tokens: int = 131_072
     """Held-out tokens in one evaluation."""
 
@@ -244,7 +242,10 @@ class PretrainConfig(TrainConfig):
         super().__post_init__()
         for name in ("steps", "batch_tokens", "eval_tokens"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)!r}")
-        _require(0.0 <= self.short_ratio <= 1.0, f"short_ratio must lie in [0, 1], not {self.short_ratio!r}")
+        for name in ("long_batch_tokens", "static_masks"):
+            _require(getattr(self, name) >= 0, f"{name} must not be negative, not {getattr(self, name)!r}")
+        for name in ("short_ratio", "long_ratio"):
+            _require(0.0 <= getattr(self, name) <= 1.0, f"{name} must lie in [0, 1], not {getattr(self, name)!r}")
         _require(self.short_length >= 8, f"short_length must be at least 8 tokens, not {self.short_length}")
         self.masking  # noqa: B018  (its own checks apply)
 
@@ -295,101 +296,3 @@ class FinetuneConfig(TrainConfig):
             f"max_length must be 0 or lie between 3 and 65,535 tokens, not {self.max_length}",
         )
         _require(self.restarts >= 0, f"restarts must not be negative, not {self.restarts}")
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """Return a configuration's fields as plain JSON values."""
-    return dataclasses.asdict(config)
-
-
-def from_dict(kind: type[C], values: dict[str, Any], *, where: object = None) -> C:
-    """Build a configuration from JSON values.
-
-    Args:
-        kind: one of this module's dataclasses.
-        values: fields by name; those left out keep their default.
-        where: the file the values come from, for the message.
-
-    Raises:
-        BertwrightError: an unknown key (the nearest known one is named), a value of another type, or an illegal one.
-    """
-    hints = typing.get_type_hints(kind)
-    for name, value in values.items():
-        if name not in hints:
-            raise BertwrightError(
-                f"unknown key {name!r} for {kind.__name__}{nearest(name, hints)}",
-                where=where,
-                fix="remove or rename it",
-            )
-        if not _fits(value, hints[name]):
-            raise BertwrightError(f"{name} must be {_describe(hints[name])}, not {value!r}", where=where)
-    try:
-        return kind(**values)
-    except BertwrightError as error:
-        raise BertwrightError(error.what, where=where, fix=error.fix) from None
-
-
-def save_json(config: Any, path: Path) -> None:
-    """Write a configuration as indented JSON with a final newline."""
-    path.write_text(json.dumps(to_dict(config), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file.
-
-    Raises:
-        BertwrightError: the file is missing, is no UTF-8 JSON, or holds something else than an object.
-    """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_keys)
-    except FileNotFoundError:
-        raise BertwrightError("no such file", where=path) from None
-    except BertwrightError as error:
-        raise BertwrightError(error.what, where=path) from None
-    except OSError as error:
-        raise BertwrightError(f"cannot be read ({error.strerror})", where=path) from None
-    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, or a number of more digits than Python reads
-        raise BertwrightError(f"not valid JSON ({error})", where=path) from None
-    if not isinstance(values, dict):
-        raise BertwrightError(f"expected a JSON object, found {type(values).__name__}", where=path)
-    return values
-
-
-def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object's pairs as a dictionary; for `json.loads(..., object_pairs_hook=...)`.
-
-    Raises:
-        BertwrightError: a key is there twice, of which JSON readers would keep one or the other.
-    """
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise BertwrightError(f"the key {next(name for name in names if names.count(name) > 1)!r} is there twice")
-    return found
-
-
-def load_json(kind: type[C], path: Path) -> C:
-    """Read a configuration that `save_json` wrote; see `from_dict` for what is refused."""
-    return from_dict(kind, read_json(path), where=path)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    if get_origin(hint) in (types.UnionType, typing.Union):
-        return any(_fits(value, member) for member in get_args(hint))
-    if get_origin(hint) is tuple:
-        return isinstance(value, list | tuple) and all(_fits(item, get_args(hint)[0]) for item in value)
-    if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, hint)
-
-
-def _describe(hint: Any) -> str:
-    if get_origin(hint) is Literal:
-        return " or ".join(repr(value) for value in get_args(hint))
-    if get_origin(hint) is tuple:
-        return 'a list, such as ["a", "b"]'
-    return {int: "a whole number", float: "a number", str: "text", bool: "true or false"}.get(hint, str(hint))

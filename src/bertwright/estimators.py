@@ -27,8 +27,9 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
-from bertwright.config import FinetuneConfig, from_dict
+from bertwright.config import FinetuneConfig
 from bertwright.errors import BertwrightError
+from bertwright.json_values import from_dict
 from bertwright.model import machine
 from bertwright.predict import Predictor
 from bertwright.tasks import Example, Prediction, Task, get_task, save_fine_tuned

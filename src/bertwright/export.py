@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 
 from bertwright.batch import Batch
-from bertwright.config import Activation, PoolingMode, read_json
+from bertwright.config import Activation, PoolingMode
 from bertwright.errors import BertwrightError
 from bertwright.files import new_folder
+from bertwright.json_values import read_json
 from bertwright.model.bert import Bert
 from bertwright.model.folder import Described, describe, google_config, read_wordpiece
 from bertwright.model.heads import Head

@@ -20,10 +20,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol
 
-from bertwright.config import FinetuneConfig, read_json, to_dict
+from bertwright.config import FinetuneConfig
 from bertwright.errors import BertwrightError
 from bertwright.evaluation import evaluate
 from bertwright.files import new_file, sha256_of
+from bertwright.json_values import read_json, to_dict
 from bertwright.predict import Predictor
 from bertwright.tasks import Prediction
 from bertwright.tasks.glue_files import GLUE_TASKS, GlueFiles, GlueTask, glue_files, glue_task, read_test, tidy_file

@@ -20,8 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bertwright.config import read_json
 from bertwright.errors import BertwrightError, nearest
+from bertwright.json_values import read_json
 from bertwright.options import AnswerRules, TagOptions
 from bertwright.tasks import TASKS, ClassifyTask, Example, Prediction, Task, task_from_json
 from bertwright.tasks.answer_scores import answer_scores, best_threshold

@@ -32,5 +32,8 @@ def shards(tmp_path_factory, sentence):
     rng, folder = random.Random(0), tmp_path_factory.mktemp("data")
     documents = ["\n".join(sentence(rng) for _ in range(rng.randint(2, 9))) for _ in range(60)]
     (folder / "corpus.txt").write_text("\n\n".join(documents) + "\n")
-    build_shards([folder / "corpus.txt"], WORDPIECE, folder / "shards", DataConfig(max_length=32, held_out_prob=0.2))
+    for name, length in (("shards", 32), ("long-shards", 64)):
+        build_shards(
+            [folder / "corpus.txt"], WORDPIECE, folder / name, DataConfig(max_length=length, held_out_prob=0.2)
+        )
     return folder / "shards"

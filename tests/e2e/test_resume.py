@@ -97,11 +97,16 @@ def assert_same_run(found, expected, *files):
     )
 
 
-@pytest.fixture(scope="module", params=["fp32", "auto"])
+@pytest.fixture(scope="module", params=["fp32", "three phases"])
 def whole(request, shards, tmp_path_factory):
     """The run that nobody stopped."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    arguments = [*PRETRAIN.split(), "--precision", request.param, "--data", str(shards)]
+    arguments = [*PRETRAIN.split(), "--data", str(shards)]
+    if request.param == "fp32":
+        arguments += ["--precision", "fp32"]
+    else:
+        arguments += ["--short-ratio", "0.2", "--short-length", "16", "--static-masks", "2"]
+        arguments += ["--long-data", str(shards.with_name("long-shards")), "--long-ratio", "0.5"]
     finish(arguments, out, resume=False)
     return arguments, out
 

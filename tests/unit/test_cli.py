@@ -17,9 +17,10 @@ import pytest
 from rich.console import Console
 
 from bertwright.cli import app, console, explain, run, view
-from bertwright.config import BertConfig, DataConfig, FinetuneConfig, PretrainConfig, VocabConfig, save_json
+from bertwright.config import BertConfig, DataConfig, FinetuneConfig, PretrainConfig, VocabConfig
 from bertwright.data.show import ExampleView, TokenView
 from bertwright.errors import BertwrightError
+from bertwright.json_values import save_json
 from bertwright.messages import language
 from bertwright.recipes import RECIPES, Recipe
 

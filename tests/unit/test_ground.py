@@ -10,20 +10,9 @@ import pytest
 import torch
 
 from bertwright.batch import Batch
-from bertwright.config import (
-    BertConfig,
-    DataConfig,
-    FinetuneConfig,
-    MaskingConfig,
-    PretrainConfig,
-    VocabConfig,
-    from_dict,
-    load_json,
-    read_json,
-    save_json,
-    to_dict,
-)
+from bertwright.config import BertConfig, DataConfig, FinetuneConfig, MaskingConfig, PretrainConfig, VocabConfig
 from bertwright.errors import BertwrightError, DiskFullError, nearest
+from bertwright.json_values import from_dict, load_json, read_json, save_json, to_dict
 
 CONFIGS = (BertConfig, VocabConfig, DataConfig, MaskingConfig, PretrainConfig, FinetuneConfig)
 

@@ -1,12 +1,14 @@
 """From a position to a batch: every example once an epoch, the same batches after any restart."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 
 from bertwright.config import DataConfig, MaskingConfig
 from bertwright.data.build import build_shards
-from bertwright.data.loader import PretrainLoader, ShortFirst
+from bertwright.data.loader import Phase, Phases, PretrainLoader
 from bertwright.data.shards import ShardSet
 from bertwright.errors import BertwrightError
 from bertwright.text.rules import TextRules
@@ -247,11 +249,48 @@ def test_short_examples_come_first_and_whole_ones_after(shards: ShardSet) -> Non
     short, whole = (
         PretrainLoader(part, wordpiece=wordpiece, batch_tokens=64, seed=3) for part in (split.cropped(16), split)
     )
-    stream = ShortFirst(short, whole, until=10)
-    lengths, position = {}, 0
-    while position < 30:
-        step = stream.batches_at(position)
-        lengths[position] = max(batch.max_length for batch in step.micro_batches)
-        position = step.next_position
-    assert all(length <= 16 for start, length in lengths.items() if start < 10)
-    assert any(length > 16 for start, length in lengths.items() if start >= 10)
+    stream = Phases([Phase(short, until=4), Phase(whole, until=12)])
+    lengths, positions = [], [0]
+    for number in range(12):
+        step = stream.batches_at(positions[-1], number)
+        lengths.append(max(batch.max_length for batch in step.micro_batches))
+        positions.append(step.next_position)
+    assert max(lengths[:4]) <= 16 < max(lengths[4:])
+    assert positions == sorted(positions), "no example is seen twice"
+
+
+def test_a_phase_of_other_data_begins_with_its_first_example(shards: ShardSet) -> None:
+    one, two = (
+        PretrainLoader(shards.split(split), wordpiece=shards.wordpiece, batch_tokens=64, seed=3)
+        for split in ("train", "held_out")
+    )
+    stream = Phases([Phase(one, until=3), Phase(two, until=5, from_start=True)])
+    position = 0
+    for number in range(3):
+        found = stream.batches_at(position, number)
+        assert identical(found, one.batches_at(position)) or number == 2
+        position = found.next_position
+    assert position == 0
+    for number in (3, 4):
+        assert identical(stream.batches_at(position, number), two.batches_at(position))
+        position = stream.batches_at(position, number).next_position
+    assert stream.at(5) is stream.phases[-1]
+
+
+def test_static_masks_take_turns(shards: ShardSet) -> None:
+    split = shards.split("train")
+    whole = int(split.lengths().sum())
+
+    def masks(static_masks: int, epoch: int) -> list[list[int]]:
+        data = PretrainLoader(split, wordpiece=shards.wordpiece, batch_tokens=whole, static_masks=static_masks)
+        found = {}
+        step = data.batches_at(epoch * len(split))
+        for batch in step.micro_batches:
+            for start, end in itertools.pairwise(batch.cu_seqlens.tolist()):
+                rows = [row - start for row in batch.targets["masked_rows"].tolist() if start <= row < end]
+                found[tuple(batch.input_ids[start:end].tolist())] = rows
+        return sorted(found.values())
+
+    assert masks(2, 0) == masks(2, 2) == masks(2, 4) == masks(0, 0)
+    assert masks(2, 1) == masks(2, 3) == masks(0, 1) != masks(0, 0)
+    assert masks(0, 2) != masks(0, 0)

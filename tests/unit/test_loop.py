@@ -46,7 +46,7 @@ class Data:
 
 
 class Stream:
-    def batches_at(self, position):
+    def batches_at(self, position, step=0):
         generator = torch.Generator().manual_seed(position)
         micro_batches = []
         for _ in range(2):
@@ -170,7 +170,9 @@ def test_means_over_batches_are_means_over_what_is_counted():
 
 
 def test_training_lowers_the_loss(tmp_path, monkeypatch):
-    monkeypatch.setattr(Stream, "batches_at", lambda self, position, real=Stream.batches_at: real(self, position % 8))
+    monkeypatch.setattr(
+        Stream, "batches_at", lambda self, position, step, real=Stream.batches_at: real(self, position % 8)
+    )
     training = Training(tmp_path, config(lr=1e-2, bias_correction=True, dropout=0.0), steps=40)
     losses = [event["mlm_loss"] for event in training.events if event["kind"] == "train"]
     assert losses[-1] < 0.7 * losses[0]

@@ -16,12 +16,7 @@ from bertwright.cli import console, view
 from bertwright.cli.console import print_json
 from bertwright.cli.flags import Flat, Output, Switch, Training
 from bertwright.cli.view import TrainingView
-from bertwright.config import (
-    DataConfig,
-    MaskingConfig,
-    PretrainConfig,
-    VocabConfig,
-)
+from bertwright.config import DataConfig, MaskingConfig, PretrainConfig, VocabConfig
 from bertwright.errors import BertwrightError
 from bertwright.messages import Lang, language, say
 from bertwright.processes import is_first
@@ -126,6 +121,7 @@ def pretrain(
     *,
     data: Path,
     out: Path,
+    long_data: Path | None = None,
     init: Path | None = None,
     resume: Switch = False,
     config: Path | None = None,
@@ -140,6 +136,7 @@ def pretrain(
         recipe: Size and settings: base, large, tiny, mini, small, medium, or one of the 24 small sizes.
         data: Folder of shards that `bertwright data build` wrote.
         out: Run folder: checkpoints, metrics.jsonl, model/, report.html.
+        long_data: Shards with longer examples of the same vocabulary, for the last steps: see --long-ratio.
         init: Model folder to start from; without it weights are drawn at random.
         resume: Go on where the run folder's last checkpoint left off, to the same weights bit for bit.
         config: JSON file of training settings, such as another run's config.json.
@@ -148,7 +145,9 @@ def pretrain(
     from bertwright.training.pretrain import pretrain as train
 
     with training(out, output) as on_event:
-        model = train(get_recipe(recipe).model, dials, data=data, out=out, init=init, resume=resume, on_event=on_event)
+        shape = get_recipe(recipe).model
+        where: dict[str, Any] = {"data": data, "long_data": long_data, "out": out, "init": init}
+        model = train(shape, dials, **where, resume=resume, on_event=on_event)
     finish(out, model, {}, output)
 
 

@@ -15,8 +15,9 @@ from bertwright.cli import console
 from bertwright.cli.commands import finish, training
 from bertwright.cli.flags import Output, Switch, Training
 from bertwright.cli.task_view import print_trials
-from bertwright.config import FinetuneConfig, to_dict
+from bertwright.config import FinetuneConfig
 from bertwright.errors import BertwrightError
+from bertwright.json_values import to_dict
 from bertwright.messages import language
 from bertwright.options import ChoiceOptions, ClassifyOptions, QAOptions, RegressOptions, TagOptions
 

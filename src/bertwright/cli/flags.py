@@ -17,8 +17,8 @@ from cyclopts.argument import ArgumentCollection
 from cyclopts.config import Dict
 
 from bertwright.cli.console import log_to_console
-from bertwright.config import from_dict, read_json
 from bertwright.errors import BertwrightError
+from bertwright.json_values import from_dict, read_json
 
 Switch = Annotated[bool, Parameter(negative="", show_default=False)]
 Flat = Parameter(name="*")

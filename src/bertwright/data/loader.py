@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import pairwise
 
@@ -62,6 +62,7 @@ class PretrainLoader:
         seed: of order and masks.
         objective: `mlm` may also be trained on shards of pairs; their labels are then left out.
         max_length_limit: longest sequence the model takes.
+        static_masks: how many different masks an example has, in turn from epoch to epoch; 0: new ones in every epoch.
 
     Raises:
         BertwrightError: the split is empty, has no pairs for `mlm+nsp`, or is longer than the model takes.
@@ -78,6 +79,7 @@ class PretrainLoader:
         seed: int = 0,
         objective: ObjectiveName = "mlm+nsp",
         max_length_limit: int | None = None,
+        static_masks: int = 0,
     ) -> None:
         if not len(split):
             raise BertwrightError(f"the shards hold no examples for {split.name!r}", fix="build them from more text")
@@ -96,6 +98,7 @@ class PretrainLoader:
         self.micro_batch_tokens = micro_batch_tokens
         self.seed = seed
         self.objective = objective
+        self.static_masks = static_masks
         self._lengths = split.lengths()
         self._masking = masking or MaskingConfig()
         self._vocabulary = MaskVocabulary.of(wordpiece)
@@ -103,8 +106,8 @@ class PretrainLoader:
         # Two orders, for the batch that crosses from one epoch into the next.
         self._order = lru_cache(maxsize=2)(self._draw_order)
 
-    def batches_at(self, position: int) -> StepBatch:
-        """Return the batch of the step that starts at a position."""
+    def batches_at(self, position: int, step: int = 0) -> StepBatch:
+        """Return the batch of the step that starts at a position; which step it is makes no difference."""
         examples, epochs = self._examples_at(position)
         return StepBatch(
             micro_batches=self._micro_batches(examples, epochs, self.seed, self.micro_batch_tokens),
@@ -158,6 +161,8 @@ class PretrainLoader:
             if b is not None:
                 input_ids[a_end + 1 : end - 1] = b
                 token_type_ids[a_end + 1 : end] = 1
+        if self.static_masks:
+            epochs = epochs % self.static_masks
         masked = mask_tokens(
             input_ids, examples, epochs, starts, seed=seed, config=self._masking, vocabulary=self._vocabulary
         )
@@ -175,17 +180,38 @@ class PretrainLoader:
 
 
 @dataclass(frozen=True)
-class ShortFirst:
-    """Cropped examples up to a position of the stream, whole ones from there on; the order of examples is the same."""
+class Phase:
+    """A part of a run that has data of its own."""
 
-    short: PretrainLoader
-    whole: PretrainLoader
+    loader: PretrainLoader
+    """Its batches."""
     until: int
-    """Examples consumed before the first whole one."""
+    """The first step that is no longer part of it."""
+    held_out: PretrainLoader | None = None
+    """What it is evaluated on."""
+    from_start: bool = False
+    """Whether it begins with the first of its examples, instead of going on where the phase before it was."""
 
-    def batches_at(self, position: int) -> StepBatch:
-        """Return the batch of the step that starts at a position."""
-        return (self.short if position < self.until else self.whole).batches_at(position)
+
+class Phases:
+    """Phases of a run, one after the other, as one stream.
+
+    Args:
+        phases: in order; the last one's `until` is the number of steps.
+    """
+
+    def __init__(self, phases: Sequence[Phase]) -> None:
+        self.phases = phases
+
+    def at(self, step: int) -> Phase:
+        """Return the phase that a step belongs to; the last one from its end on."""
+        return next((phase for phase in self.phases if step < phase.until), self.phases[-1])
+
+    def batches_at(self, position: int, step: int) -> StepBatch:
+        """Return the batch of a step, which starts at a position of its phase."""
+        found, following = self.at(step).loader.batches_at(position), self.at(step + 1)
+        changes = following is not self.at(step) and following.from_start
+        return replace(found, next_position=0) if changes else found
 
 
 def _num_within(lengths: UInt[np.ndarray, "B"], max_tokens: int) -> int:

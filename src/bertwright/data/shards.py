@@ -21,10 +21,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int, UInt
 
-from bertwright.config import DataConfig, from_dict, read_json
+from bertwright.config import DataConfig
 from bertwright.data.pairs import EXAMPLE_DTYPE, Examples, num_specials
 from bertwright.errors import BertwrightError
 from bertwright.files import sha256_of
+from bertwright.json_values import from_dict, read_json
 from bertwright.text.wordpiece import WordPiece
 
 FORMAT_VERSION = 1

@@ -24,8 +24,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from bertwright.config import read_json, unique_keys
 from bertwright.errors import BertwrightError
+from bertwright.json_values import read_json, unique_keys
 from bertwright.model.names import from_google, todays_name
 from bertwright.model.tf_bundle import TensorBundle, find_bundle
 

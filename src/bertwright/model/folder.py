@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bertwright.config import BertConfig, from_dict, read_json
+from bertwright.config import BertConfig
 from bertwright.errors import BertwrightError
+from bertwright.json_values import from_dict, read_json
 from bertwright.model.bert import Bert
 from bertwright.model.heads import ChoiceHead, ClassificationHead, TokenClassificationHead
 from bertwright.model.names import ARCHITECTURES, architecture_of

@@ -15,8 +15,8 @@ import logging
 import re
 from pathlib import Path
 
-from bertwright.config import read_json
 from bertwright.errors import BertwrightError
+from bertwright.json_values import read_json
 from bertwright.model.checkpoint_files import FORMATS
 from bertwright.model.folder import CONFIG_FILES, VOCABULARY_FILES
 

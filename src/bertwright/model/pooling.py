@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bertwright.config import PoolingMode, read_json
+from bertwright.config import PoolingMode
 from bertwright.errors import BertwrightError
+from bertwright.json_values import read_json
 from bertwright.model.checkpoint_files import open_checkpoint
 
 log = logging.getLogger(__name__)

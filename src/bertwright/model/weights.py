@@ -21,9 +21,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bertwright.config import BertConfig, read_json
+from bertwright.config import BertConfig
 from bertwright.errors import BertwrightError
 from bertwright.files import new_folder
+from bertwright.json_values import read_json
 from bertwright.model.bert import Bert
 from bertwright.model.checkpoint_files import Checkpoint, StoredTensor, open_checkpoint
 from bertwright.model.folder import LABEL_KEYS, Described, describe, hugging_face_config, model_card

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from bertwright.batch import Batch, StepOutput
-from bertwright.config import BertConfig, from_dict, read_json
+from bertwright.config import BertConfig
 from bertwright.errors import BertwrightError, nearest
+from bertwright.json_values import from_dict, read_json
 from bertwright.model.bert import Bert
 from bertwright.model.heads import Head
 from bertwright.model.weights import save_model

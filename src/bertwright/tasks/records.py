@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bertwright.config import unique_keys
 from bertwright.errors import BertwrightError
+from bertwright.json_values import unique_keys
 from bertwright.text.corpus import read_lines
 
 Record = tuple[str, dict[str, Any]]

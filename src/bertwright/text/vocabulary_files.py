@@ -22,9 +22,9 @@ from typing import Any
 from tokenizers import AddedToken as HuggingFaceToken
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
-from bertwright.config import read_json
 from bertwright.errors import BertwrightError
 from bertwright.files import explain_os_errors
+from bertwright.json_values import read_json
 from bertwright.text.rules import TextRules, bert_normalizer
 from bertwright.text.wordpiece import SPECIAL_TOKENS, AddedToken, WordPiece
 

@@ -24,9 +24,9 @@ from typing import IO, Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bertwright.config import read_json
 from bertwright.errors import BertwrightError
 from bertwright.files import explain_os_errors, new_folder, sha256_of, sweep
+from bertwright.json_values import read_json
 from bertwright.training.board import TensorBoard
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ MAY_CHANGE = frozenset(
         "tensorboard",
         "threads",
         "data",
+        "long_data",
         "train_file",
         "dev_file",
     }

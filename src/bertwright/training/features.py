@@ -56,8 +56,8 @@ class FeatureStream:
         """Optimizer steps that see every feature once."""
         return -(-len(self.units) // self.batch_size)
 
-    def batches_at(self, position: int) -> FeatureStep:
-        """Return the step that starts at a position; it never crosses the end of an epoch."""
+    def batches_at(self, position: int, step: int = 0) -> FeatureStep:
+        """Return the step that starts at a position, whichever it is; it never crosses the end of an epoch."""
         epoch, index = divmod(position, len(self.units))
         chosen = [self.units[i] for i in self._order(epoch)[index : index + self.batch_size]]
         chosen.sort(key=_longest)  # attention works on sequences of like length

@@ -22,10 +22,11 @@ from typing import Any
 
 import torch
 
-from bertwright.config import BertConfig, FinetuneConfig, read_json, to_dict
+from bertwright.config import BertConfig, FinetuneConfig
 from bertwright.errors import BertwrightError
 from bertwright.evaluation import evaluate_examples
 from bertwright.files import sha256_of
+from bertwright.json_values import read_json, to_dict
 from bertwright.model import machine
 from bertwright.model.bert import Bert
 from bertwright.model.folder import read_config, read_wordpiece, require_both_sides

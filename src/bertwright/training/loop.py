@@ -57,8 +57,8 @@ class Step(Protocol):
 class Stream(Protocol):
     """Data whose whole state is one integer."""
 
-    def batches_at(self, position: int) -> Step:
-        """Return the step that starts at a position."""
+    def batches_at(self, position: int, step: int) -> Step:
+        """Return the data of a step, which starts at a position."""
         ...
 
 
@@ -165,7 +165,7 @@ def fit(
     on_event({"kind": "start", "step": step, "steps": steps, "parameters": num_parameters(model), "peak_flops": peak})
     with _signals() as signals:
         while step < steps:
-            data = stream.batches_at(position)
+            data = stream.batches_at(position, step)
             lr = learning_rate(config, step, steps)
             _accumulate_gradients(model, objective, data.micro_batches, config.seed, step, meter, group)
             norm = _update(optimizer, step, lr, run, range(position, data.next_position))

@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from bertwright.config import BertConfig, PretrainConfig, to_dict
-from bertwright.data.loader import PretrainLoader, ShortFirst
+from bertwright.config import BertConfig, PretrainConfig
+from bertwright.data.loader import Phase, Phases, PretrainLoader
 from bertwright.data.shards import ShardSet, Split
+from bertwright.errors import BertwrightError
 from bertwright.files import sha256_of
+from bertwright.json_values import to_dict
 from bertwright.model import machine
 from bertwright.model.bert import Bert
 from bertwright.model.folder import read_config, read_wordpiece, require_both_sides
@@ -27,7 +29,7 @@ from bertwright.predict import Predictor
 from bertwright.text.wordpiece import WordPiece
 from bertwright.training.checkpoint import Follower, RunFolder
 from bertwright.training.distributed import Group, join
-from bertwright.training.loop import Event, OnEvent, Stream, evaluate_means, fit
+from bertwright.training.loop import Event, OnEvent, evaluate_means, fit
 
 _SAMPLE_LENGTH = 32
 """Tokens of a sample text in the report."""
@@ -39,6 +41,7 @@ def pretrain(
     *,
     data: Path,
     out: Path,
+    long_data: Path | None = None,
     init: Path | None = None,
     resume: bool = False,
     on_event: OnEvent = lambda event: None,
@@ -51,6 +54,7 @@ def pretrain(
         config: every dial of training.
         data: a shard folder.
         out: the run folder.
+        long_data: a shard folder with longer examples of the same vocabulary, for the last steps; see `long_ratio`.
         init: a model folder to go on from, or a name on the hub, with the vocabulary of the shards.
         resume: go on with the run in `out`.
         on_event: told of every row of `metrics.jsonl` and every message.
@@ -64,7 +68,17 @@ def pretrain(
         BertwrightError: data, model and configuration do not fit each other, or the run folder is another run's.
     """
     with join() as group:
-        return _pretrain(group, model, config, data, out, init, resume, on_event if group.leads else _ignore)
+        return _pretrain(
+            model,
+            config,
+            group=group,
+            data=data,
+            long_data=long_data,
+            out=out,
+            init=init,
+            resume=resume,
+            on_event=on_event if group.leads else _ignore,
+        )
 
 
 def _ignore(_event: Event) -> None:
@@ -72,10 +86,12 @@ def _ignore(_event: Event) -> None:
 
 
 def _pretrain(
-    group: Group,
     model: BertConfig,
     config: PretrainConfig,
+    *,
+    group: Group,
     data: Path,
+    long_data: Path | None,
     out: Path,
     init: Path | None,
     resume: bool,
@@ -83,6 +99,7 @@ def _pretrain(
 ) -> Path:
     device = machine.prepare(config.threads)
     shards = ShardSet.open(data)
+    long_shards = None if long_data is None else _longer(long_data, shards)
     if init is None:
         model = dataclasses.replace(model, vocab_size=shards.wordpiece.vocab_size)
     else:
@@ -90,28 +107,27 @@ def _pretrain(
     model = _fitted(model, config, shards.wordpiece)
     dtype = machine.compute_dtype(config.precision, device)
     config = dataclasses.replace(config, precision="fp32" if dtype.itemsize == 4 else "bf16")
-    train = _short_first(shards.split("train"), shards.wordpiece, model, config)
-    rest = shards.split("held_out")
-    held_out = _loader(rest, shards.wordpiece, model, config) if len(rest) else None
+    train = _phases(shards, long_shards, model, config)
     objective = OBJECTIVES[config.objective]()
     bert = _fresh_or_loaded(model, config, objective, init)
     bert.compute_dtype = dtype
     bert.to(device)
 
-    def evaluate(_step: int) -> dict[str, float]:
+    def evaluate(step: int) -> dict[str, float]:
+        held_out = train.at(step - 1).held_out
         if held_out is None:
             return {}
         return evaluate_means(bert, objective, held_out.eval_batches(config.eval_tokens), group)
 
-    run_config, folder = _run_config(model, config, shards, init), out / "model"
+    run_config, folder = _run_config(model, config, shards, long_shards, init), out / "model"
     create = partial(RunFolder.create, out, run_config, resume=resume, tensorboard=config.tensorboard)
     with group.led(create, partial(Follower, out)) as run:
         manifest = dataclasses.asdict(shards.manifest)
         run.write_json("data.json", {key: value for key, value in manifest.items() if key != "files"})
-        if (parts := len(train.batches_at(0).micro_batches)) < group.size:
+        if (parts := len(train.batches_at(0, 0).micro_batches)) < group.size:
             what = f"a step has {parts} micro-batches for {group.size} processes: some have nothing to do"
             on_event({"kind": "message", "text": f"{what}; lower --micro-batch-tokens"})
-        if held_out is None:
+        if train.phases[0].held_out is None:
             on_event({"kind": "message", "text": "the shards have no held-out split: nothing is evaluated"})
         fit(
             bert,
@@ -139,25 +155,54 @@ def _fitted(model: BertConfig, config: PretrainConfig, wordpiece: WordPiece) -> 
     )
 
 
-def _short_first(split: Split, wordpiece: WordPiece, model: BertConfig, config: PretrainConfig) -> Stream:
-    whole = _loader(split, wordpiece, model, config)
-    short_steps = round(config.short_ratio * config.steps)
-    if not short_steps or config.short_length >= split.config.max_length:
-        return whole
-    short = _loader(split.cropped(config.short_length), wordpiece, model, config)
-    return ShortFirst(short, whole, until=short_steps * (config.batch_tokens // config.short_length))
+def _longer(folder: Path, shards: ShardSet) -> ShardSet:
+    """Open the shards of the last phase."""
+    long_shards = ShardSet.open(folder)
+    long_shards.check_vocabulary(shards.wordpiece)
+    length, before = (each.manifest.config.max_length for each in (long_shards, shards))
+    if length <= before:
+        raise BertwrightError(
+            f"their examples reach {length} tokens, those of {shards.folder} reach {before}: they shall be longer",
+            where=folder,
+            fix="exchange --data and --long-data, or build longer ones with `bertwright data build --max-length 512`",
+        )
+    return long_shards
 
 
-def _loader(split: Split, wordpiece: WordPiece, model: BertConfig, config: PretrainConfig) -> PretrainLoader:
+def _phases(shards: ShardSet, long_shards: ShardSet | None, model: BertConfig, config: PretrainConfig) -> Phases:
+    """Return the phases of a run: cropped examples, whole ones, longer ones; mostly it is only the second."""
+    split, length = shards.split("train"), shards.manifest.config.max_length
+    until = config.steps if long_shards is None else config.steps - round(config.long_ratio * config.steps)
+    held_out = _held_out(shards, model, config)
+    phases = [Phase(_loader(split, shards, model, config), until, held_out)]
+    if config.short_ratio and config.short_length < length:
+        short = _loader(split.cropped(config.short_length), shards, model, config)
+        phases.insert(0, Phase(short, min(round(config.short_ratio * config.steps), until), held_out))
+    if long_shards is not None:
+        sequences = config.batch_tokens / length
+        tokens = config.long_batch_tokens or round(sequences * long_shards.manifest.config.max_length)
+        config = dataclasses.replace(config, batch_tokens=tokens)
+        loader = _loader(long_shards.split("train"), long_shards, model, config)
+        phases.append(Phase(loader, config.steps, _held_out(long_shards, model, config), from_start=True))
+    return Phases(phases)
+
+
+def _held_out(shards: ShardSet, model: BertConfig, config: PretrainConfig) -> PretrainLoader | None:
+    split = shards.split("held_out")
+    return _loader(split, shards, model, config) if len(split) else None
+
+
+def _loader(split: Split, shards: ShardSet, model: BertConfig, config: PretrainConfig) -> PretrainLoader:
     return PretrainLoader(
         split,
-        wordpiece=wordpiece,
+        wordpiece=shards.wordpiece,
         masking=config.masking,
         batch_tokens=config.batch_tokens,
         micro_batch_tokens=config.micro_batch_tokens,
         seed=config.seed,
         objective=config.objective,
         max_length_limit=model.max_position_embeddings,
+        static_masks=config.static_masks,
     )
 
 
@@ -180,13 +225,22 @@ def _fresh_or_loaded(model: BertConfig, config: PretrainConfig, objective: Objec
     return load_model(bert_folder(init), heads, config=model, seed=config.seed)
 
 
-def _run_config(model: BertConfig, config: PretrainConfig, shards: ShardSet, init: Path | None) -> dict[str, Any]:
+def _run_config(
+    model: BertConfig, config: PretrainConfig, shards: ShardSet, long_shards: ShardSet | None, init: Path | None
+) -> dict[str, Any]:
+    longer = {}
+    if long_shards is not None:
+        longer = {
+            "long_data": str(long_shards.folder),
+            "long_shards_sha256": sha256_of(long_shards.folder / "manifest.json"),
+        }
     return {
         "kind": "pretrain",
         "model": to_dict(model),
         "train": to_dict(config),
         "data": str(shards.folder),
         "shards_sha256": sha256_of(shards.folder / "manifest.json"),
+        **longer,
         "examples": len(shards.split("train")),
         "init": None if init is None else str(init),
     }

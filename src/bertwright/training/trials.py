@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bertwright.config import FinetuneConfig, from_dict, read_json, to_dict
+from bertwright.config import FinetuneConfig
 from bertwright.errors import BertwrightError, nearest
+from bertwright.json_values import from_dict, read_json, to_dict
 from bertwright.recipes import GRIDS
 from bertwright.tasks import Task, task_to_json
 from bertwright.training.checkpoint import RunFolder
