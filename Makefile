@@ -12,7 +12,7 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint requirements/constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo oracles test lint fix bench docs lock clean
+.PHONY: help setup demo oracles test trials lint fix bench docs lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ demo: $(VENV)/.core ## The whole life of a BERT in miniature, offline, in minute
 
 test: $(VENV)/.dev oracles ## Run every test
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --maxprocesses 4
+
+trials: $(VENV)/.dev ## Kill training many times, also inside a save, and see that every run ends the same
+	OMP_NUM_THREADS=1 TRIALS=20 $(BIN)/pytest -s -k random_moments --timeout 3600 tests/e2e/test_resume.py
 
 oracles: $(VENV)/.tensorflow $(VENV)/.transformers4 $(VENV)/.conlleval ## Install what some tests compare with, apart from all else
 

@@ -193,6 +193,10 @@ class TrainConfig:
     """Steps between two checkpoints; 0: at the end alone."""
     keep_checkpoints: int = 2
     """Newest checkpoints kept."""
+    async_checkpoints: bool = False
+    """Write checkpoints while training goes on; takes memory for one more copy of weights and moments."""
+    on_save_error: Literal["stop", "continue"] = "stop"
+    """What to do when a checkpoint cannot be written: `continue` goes on and tries again at the next one."""
     tensorboard: bool = False
     """Also write TensorBoard event files (needs `pip install bertwright[track]`)."""
 

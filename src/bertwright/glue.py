@@ -28,9 +28,8 @@ from bertwright.json_values import read_json, to_dict
 from bertwright.predict import Predictor
 from bertwright.tasks import Prediction
 from bertwright.tasks.glue_files import GLUE_TASKS, GlueFiles, GlueTask, glue_files, glue_task, read_test, tidy_file
-from bertwright.training.checkpoint import MAY_CHANGE
+from bertwright.training.checkpoint import MAY_CHANGE, OnEvent
 from bertwright.training.finetune import finetune
-from bertwright.training.loop import OnEvent
 
 _log = logging.getLogger(__name__)
 

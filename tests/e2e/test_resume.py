@@ -55,12 +55,12 @@ def finish(arguments, out, *, resume):
         assert process.returncode == 0, text
 
 
-def stop(arguments, out, number, *, resume, delay=0.0):
-    """Start the command, signal it once it has trained a few steps, and return its exit status and what it printed."""
+def stop(arguments, out, number, *, resume, delay=0.0, steps=4):
+    """Start the command, signal it once it has trained some steps, and return its exit status and what it printed."""
     before = last_step(out)
     with command(arguments, out, resume=resume) as process:
         deadline = time.monotonic() + MOST_SECONDS
-        while process.poll() is None and last_step(out) < before + 4:
+        while process.poll() is None and last_step(out) < before + steps:
             assert time.monotonic() < deadline
             time.sleep(0.002)
         time.sleep(delay)
@@ -127,6 +127,52 @@ def test_pretraining_goes_on_bit_for_bit(whole, tmp_path):
     assert_same_run(out, expected, "samples.json")
     newest = "checkpoints/step-00000040"
     assert content(out / newest) == content(expected / newest)
+
+
+def kill_inside_a_save(arguments, out, *, steps):
+    """Start the command; after some steps, kill it while a checkpoint is written; return whether that was so."""
+    folder = out / "checkpoints"
+    with command(arguments, out, resume=True) as process:
+        deadline = time.monotonic() + MOST_SECONDS
+        while process.poll() is None and (last_step(out) < steps or not list(folder.glob(".step-*.tmp"))):
+            assert time.monotonic() < deadline
+        process.kill()
+        process.communicate()
+    return bool(list(folder.glob(".step-*.tmp")))
+
+
+def flip_a_bit(folder, rng):
+    """Change one bit of the newest checkpoint."""
+    newest = max(folder.glob("step-*"))
+    path = newest / rng.choice(["state.safetensors", "state.json", "manifest.json"])
+    data = bytearray(path.read_bytes())
+    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    path.write_bytes(data)
+
+
+def test_killed_at_random_moments(whole, tmp_path):
+    """`make trials` makes many, and prints what came of them."""
+    arguments, expected = whole
+    trials, rng = int(os.environ.get("TRIALS", "2")), random.Random()
+    counts = {"kills": 0, "of them inside a save": 0, "flipped bits": 0, "runs that ended bit for bit the same": 0}
+    for trial in range(trials):
+        out = tmp_path / str(trial)
+        steps = rng.randint(0, 30)
+        own = [*arguments, "--async-checkpoints"] if trial % 4 > 1 else arguments
+        if trial % 2:
+            stop(own, out, signal.SIGKILL, resume=False, delay=rng.uniform(0, 0.3), steps=steps)
+        else:
+            counts["of them inside a save"] += kill_inside_a_save(own, out, steps=steps)
+        counts["kills"] += 1
+        if len(list((out / "checkpoints").glob("step-*"))) > 1 and rng.random() < 0.5:
+            flip_a_bit(out / "checkpoints", rng)
+            counts["flipped bits"] += 1
+        finish(own, out, resume=True)
+        assert content(out / "model") == content(expected / "model")
+        assert without_speeds(out) == without_speeds(expected)
+        counts["runs that ended bit for bit the same"] += 1
+    print(", ".join(f"{count} {what}" for what, count in counts.items()))
+    assert counts["of them inside a save"] > 0
 
 
 def test_a_run_is_not_begun_twice(whole):

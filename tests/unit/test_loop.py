@@ -259,6 +259,59 @@ def test_a_disk_that_fills_while_saving_costs_nothing_but_the_steps_since(tmp_pa
     assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("aside", [False, True])
+def test_training_may_go_on_without_a_checkpoint(aside, tmp_path, monkeypatch, caplog):
+    whole, saves = Training(tmp_path / "whole", config(), steps=8), []
+
+    def full_at_the_first(tensors, path, real=checkpoint.save_file):
+        saves.append(path)
+        if len(saves) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(tensors, path)
+
+    monkeypatch.setattr(checkpoint, "save_file", full_at_the_first)
+    settings = config(on_save_error="continue", async_checkpoints=aside)
+    found = Training(tmp_path / "parts", settings, steps=8)
+    assert "the checkpoint of step 3 was not saved" in caplog.text
+    assert checkpoints(tmp_path / "parts") == [6, 8]
+    assert [event["step"] for event in found.events if event["kind"] == "saved"] == [6, 8]
+    assert all(torch.equal(found.weights[name], weight) for name, weight in whole.weights.items())
+
+
+@pytest.mark.parametrize("aside", [False, True])
+def test_the_last_checkpoint_is_needed(aside, tmp_path, monkeypatch):
+    def full_at_the_third(tensors, path, real=checkpoint.save_file):
+        if "00000008" in str(path):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(tensors, path)
+
+    monkeypatch.setattr(checkpoint, "save_file", full_at_the_third)
+    with pytest.raises(DiskFullError):
+        Training(tmp_path, config(on_save_error="continue", async_checkpoints=aside), steps=8)
+    assert checkpoints(tmp_path) == [3, 6]
+
+
+def test_what_is_written_aside_is_what_was(tmp_path, monkeypatch):
+    """The weights go on changing while a slow disk takes them in."""
+    whole, started = Training(tmp_path / "whole", config(keep_checkpoints=9), steps=8), threading.Event()
+
+    def slow(tensors, path, real=checkpoint.save_file):
+        started.wait(20 if "00000003" in str(path) else 0)
+        real(tensors, path)
+
+    def tell(event):
+        if (event["kind"], event.get("step")) == ("train", 4):
+            started.set()  # a step later than what is being written
+
+    monkeypatch.setattr(checkpoint, "save_file", slow)
+    found = Training(tmp_path / "parts", config(async_checkpoints=True, keep_checkpoints=9), steps=8, on_event=tell)
+    assert started.is_set()
+    assert all(torch.equal(found.weights[name], weight) for name, weight in whole.weights.items())
+    for step in (3, 6):
+        manifests = [tmp_path / run / f"checkpoints/step-{step:08d}/manifest.json" for run in ("parts", "whole")]
+        assert manifests[0].read_text() == manifests[1].read_text()
+
+
 def test_a_damaged_checkpoint_costs_nothing_but_the_steps_since(tmp_path):
     whole = Training(tmp_path / "whole", config(), steps=8)
     Training(tmp_path / "parts", config(), steps=8)

@@ -16,7 +16,7 @@ import json
 import logging
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -31,12 +31,18 @@ from bertwright.training.board import TensorBoard
 
 log = logging.getLogger(__name__)
 
+Event = dict[str, Any]
+"""What happened: a row of `metrics.jsonl`, or `{"kind": "start" | "message" | "saved", ...}`."""
+OnEvent = Callable[[Event], None]
+
 MAY_CHANGE = frozenset(
     {
         "log_every",
         "eval_every",
         "checkpoint_every",
         "keep_checkpoints",
+        "async_checkpoints",
+        "on_save_error",
         "restarts",
         "tensorboard",
         "threads",

@@ -36,10 +36,10 @@ from bertwright.predict import Predictor
 from bertwright.tasks import Example, Task, TaskObjective, save_fine_tuned, task_to_json
 from bertwright.tasks.checking import check_examples
 from bertwright.text.wordpiece import WordPiece
-from bertwright.training.checkpoint import SET_ASIDE, RunFolder
+from bertwright.training.checkpoint import SET_ASIDE, OnEvent, RunFolder
 from bertwright.training.distributed import require_alone
 from bertwright.training.features import FeatureStream
-from bertwright.training.loop import OnEvent, fit
+from bertwright.training.loop import fit
 
 BEST_FILE = "best.json"
 """Step, scores and fate of the evaluation whose weights a run folder keeps."""

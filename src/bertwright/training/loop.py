@@ -29,13 +29,10 @@ from bertwright.model import machine
 from bertwright.model.bert import Bert
 from bertwright.model.flops import training_flops
 from bertwright.objectives import Objective
-from bertwright.training.checkpoint import Follower, RunFolder, State
+from bertwright.training.checkpoint import Event, Follower, OnEvent, RunFolder, State
 from bertwright.training.distributed import ALONE, Group
 from bertwright.training.optim import BertAdam, learning_rate
-
-Event = dict[str, Any]
-"""What happened: a row of `metrics.jsonl`, or `{"kind": "start" | "message" | "saved", ...}`."""
-OnEvent = Callable[[Event], None]
+from bertwright.training.saving import Saver
 
 
 @runtime_checkable
@@ -163,7 +160,7 @@ def fit(
     meter = _Meter(model.config, peak, sums)
     emit = _both(run.log, on_event)
     on_event({"kind": "start", "step": step, "steps": steps, "parameters": num_parameters(model), "peak_flops": peak})
-    with _signals() as signals:
+    with _signals() as signals, Saver(run, config, on_event) as saver:
         while step < steps:
             data = stream.batches_at(position, step)
             lr = learning_rate(config, step, steps)
@@ -182,8 +179,7 @@ def fit(
             if last or stopped or (config.checkpoint_every and step % config.checkpoint_every == 0):
                 values = {"position": position, "sums": meter.gather(group)}
                 with meter.paused():
-                    run.save(step, _weights(model) | optimizer.state(), values, keep=config.keep_checkpoints)
-                on_event({"kind": "saved", "step": step})
+                    saver.save(step, _weights(model) | optimizer.state(), values, needed=last or stopped > 0)
             if stopped and not last:
                 raise TrainingInterrupted(step, stopped, run)
 

@@ -27,9 +27,9 @@ from bertwright.model.weights import load_model, save_model
 from bertwright.objectives import OBJECTIVES, Objective
 from bertwright.predict import Predictor
 from bertwright.text.wordpiece import WordPiece
-from bertwright.training.checkpoint import Follower, RunFolder
+from bertwright.training.checkpoint import Event, Follower, OnEvent, RunFolder
 from bertwright.training.distributed import Group, join
-from bertwright.training.loop import Event, OnEvent, evaluate_means, fit
+from bertwright.training.loop import evaluate_means, fit
 
 _SAMPLE_LENGTH = 32
 """Tokens of a sample text in the report."""

@@ -25,9 +25,8 @@ from bertwright.errors import BertwrightError, nearest
 from bertwright.json_values import from_dict, read_json, to_dict
 from bertwright.recipes import GRIDS
 from bertwright.tasks import Task, task_to_json
-from bertwright.training.checkpoint import RunFolder
+from bertwright.training.checkpoint import Event, OnEvent, RunFolder
 from bertwright.training.finetune import BEST_FILE, FinetuneResult, finetune_examples, read_examples
-from bertwright.training.loop import Event, OnEvent
 
 TRIALS_FILE = "trials.json"
 """The table of a folder of trials."""
