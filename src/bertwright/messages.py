@@ -287,7 +287,7 @@ def say(key: str, lang: Lang, **values: object) -> str:
 SCORES = tuple(key.removeprefix("score_") for key in MESSAGES if key.startswith("score_"))
 """Names of scores that have words of their own, best known first."""
 _PLAIN = ("mcc", "pearson", "spearman", "mse")
-_NO_SCORES = ("kind", "step", "epoch", "loss", "lr", "grad_norm", "tokens_per_second", "mfu", "seconds")
+_NO_SCORES = ("kind", "step", "epoch", "loss", "lr", "grad_norm", "tokens_per_second", "mfu", "seconds", "data_seconds")
 
 
 def score_names(row: Mapping[str, Any]) -> list[str]:

@@ -14,7 +14,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-SPEEDS = {"tokens_per_second", "mfu", "seconds"}
+SPEEDS = {"tokens_per_second", "mfu", "seconds", "data_seconds"}
 PRETRAIN = (
     "pretrain tiny --steps 40 --batch-tokens 300 --micro-batch-tokens 120 --lr 1e-3 --log-every 2 --eval-every 9"
     " --eval-tokens 200 --checkpoint-every 5 --threads 1"

@@ -29,7 +29,7 @@ SHAPE = BertConfig(
     intermediate_size=32,
     max_position_embeddings=12,
 )
-SPEEDS = ("tokens_per_second", "mfu", "seconds")
+SPEEDS = ("tokens_per_second", "mfu", "seconds", "data_seconds")
 
 
 @pytest.fixture(autouse=True)
@@ -138,7 +138,7 @@ def test_a_row_holds_means_since_the_last_and_the_speed(tmp_path):
     row = training.events[1]
     assert [*row] == [
         "kind", "step", "lr", "grad_norm", "mlm_loss", "nsp_loss", "mlm_accuracy", "nsp_accuracy", "tokens_per_second",
-        "mfu", "seconds",
+        "mfu", "seconds", "data_seconds",
     ]  # fmt: skip
     assert row["lr"] == pytest.approx(1e-3 * 3 / 4)
     assert 0 <= row["mlm_accuracy"] <= 1

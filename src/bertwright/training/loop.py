@@ -101,10 +101,18 @@ class _Meter:
             "tokens_per_second": round(work["tokens"] / seconds),
             "mfu": round(work["flops"] / seconds / (self.peak_flops * group.size), 4),
             "seconds": round(seconds, 3),
+            "data_seconds": round(self.data_seconds, 3),
         }
         self.sums = {}
         self._restart()
         return row
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the time spent in the block as waiting for data."""
+        start = time.perf_counter()
+        yield
+        self.data_seconds += time.perf_counter() - start
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -114,13 +122,13 @@ class _Meter:
         self._since += time.perf_counter() - start
 
     def gather(self, group: Group) -> dict[str, list[float]]:
-        """Hand what was summed to the first process, and return it there."""
+        """Hand what was summed to the first process, and return a copy of it there."""
         sums = _totals(self.sums, group)
         self.sums = sums if group.leads else {}
-        return self.sums
+        return dict(self.sums)
 
     def _restart(self) -> None:
-        self.tokens, self.flops, self._since = 0, 0.0, time.perf_counter()
+        self.tokens, self.flops, self.data_seconds, self._since = 0, 0.0, 0.0, time.perf_counter()
 
 
 def fit(
@@ -233,7 +241,8 @@ def _accumulate_gradients(
 ) -> None:
     """Add up the gradient of the sum of mean losses, each mean taken over the micro-batches of all processes."""
     device = next(model.parameters()).device
-    own = {number: micro_batches[number] for number in group.own(len(micro_batches))}
+    with meter.waiting():
+        own = {number: micro_batches[number] for number in group.own(len(micro_batches))}
     counted: Counter[str] = Counter()
     for batch in own.values():
         counted.update(objective.counts(batch))

@@ -56,7 +56,7 @@ class Saver:
             BertwrightError: it could not be written, or the one before; earlier ones are intact.
         """
         self._settle()
-        write = partial(self.run.save, step, values=dict(values), keep=self.config.keep_checkpoints)
+        write = partial(self.run.save, step, values=values, keep=self.config.keep_checkpoints)
         if self.config.async_checkpoints and not needed:
             copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
             self._writing = step, self._thread.submit(write, copies)
