@@ -1,7 +1,7 @@
 """Real fine-tuning results beside the peer: the same encoder, examples and dials, both scored by the official metrics.
 
     python benchmarks/finetune_sets.py --sets mrpc rte --zh-init runs/mini-zh/model     train, score, keep the figures
-    python benchmarks/finetune_sets.py --table                                          the page from what is kept
+    python benchmarks/finetune_sets.py --table en                                       the page from what is kept
 
 Every data set, side and seed is one run in a process of its own; its figures are kept as soon as they are there, in
 `results/fine-tuning/SET.json`, and a run that is kept is not run again: kill it at any time and start it again.
@@ -49,12 +49,10 @@ from bertwright.predict import Predictor
 from bertwright.tasks import Example, Prediction
 from bertwright.training.finetune import finetune_examples
 from finetune_data import SETS, FineTuningSet, Split, draw
-from finetune_table import page
+from finetune_table import SPEED_CASES, page
 from peer_trainer import Peer
 
 SIDES = ("ours", "peer")
-SPEED_CASES = ("ours", "peer", "ours fp32", "peer bf16", "peer max_length")
-"""Both sides as their users get them, and otherwise; what is compared stands next to each other."""
 
 Scores = dict[str, dict[str, float]]
 """Metrics by what was scored."""
@@ -287,7 +285,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--speed-steps", type=int, default=60, help="of the other precisions; 0: none (default: 60)")
     parser.add_argument("--limit", type=int, default=0, help="most examples of any kind, for a trial")
     parser.add_argument("--epochs", type=int, default=0, help="instead of the set's own, for a trial")
-    parser.add_argument("--table", action="store_true", help="print the page of results and run nothing")
+    parser.add_argument("--table", choices=("en", "zh"), help="print the page of results and run nothing")
     options = parser.parse_args(arguments)
     if options.table:
         return options
@@ -307,7 +305,7 @@ def main() -> None:
     """Run, or print what was found."""
     options = parse()
     if options.table:
-        print(page(options.out), end="")
+        print(page(options.out, options.table))
         return
     torch.set_num_threads(options.threads)
     try:
