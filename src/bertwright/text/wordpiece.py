@@ -14,6 +14,7 @@ import dataclasses
 import hashlib
 import json
 import re
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -34,7 +35,11 @@ SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _CACHED_CHUNKS = 1 << 19
 _CACHED_WORDS = 1 << 18
 _BATCH_CHARACTERS = 1 << 20
+_BREAK, _BREAK_ID = "\0", 2**32 - 1
+"""What is put between texts that are looked up together, and its id; no vocabulary is so large."""
 _HAS_CHINESE = re.compile(f"[{CHINESE}]")
+_Pieces = tuple[dict[str, int], dict[str, int]]
+"""The ids of pieces, and by first two characters the longest piece (in characters)."""
 _BLANKS = str.maketrans("\t\n\r", "   ")
 _SPACED_CHUNKS = re.compile("[^ ]+")
 _CHINESE_CHUNKS = re.compile(rf"[{CHINESE}](?=[{CHINESE} -~，。、]|$)|[{CHINESE}]?[^ {CHINESE}]+")
@@ -94,6 +99,7 @@ class WordPiece:
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = map(self._id_of.__getitem__, SPECIAL_TOKENS)
         self._words = Cache(self._ids_of_word, _CACHED_WORDS)
         self._chunks = Cache(self._ids_of_chunk, _CACHED_CHUNKS)
+        self._chunks[_BREAK] = array("I", [_BREAK_ID]).tobytes()
         self._chunk_offsets = Cache(self._offsets_in_chunk, _CACHED_WORDS)
         self._piece_sizes = Cache(self._sizes_of_pieces, _CACHED_WORDS)
 
@@ -148,11 +154,21 @@ class WordPiece:
 
     def flat_ids_of_many(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Return all ids end to end (uint32, not to be written to) and how many belong to each text (int64)."""
-        if len(texts) > 1 and _HAS_CHINESE.search("".join(texts[:64])):
-            parts = [self._by_character.ids_of_many(batch) for batch in _batches(texts)]
-            return np.concatenate([ids for ids, _ in parts]), np.concatenate([lengths for _, lengths in parts])
-        find = self._chunks.__getitem__
-        packed = [b"".join(map(find, text.split(" "))) for text in texts]
+        if not texts or any(_BREAK in text for text in texts):
+            return self.plain_ids_of_many(texts)
+        if len(texts) == 1:
+            ids = np.frombuffer(self._ids_of_text(texts[0]), np.uint32)
+            return ids, np.array([len(ids)], np.int64)
+        chinese = _HAS_CHINESE.search("".join(texts[:64]))
+        many = self._by_character.ids_of_many if chinese else self._by_chunk
+        parts = [many(batch) for batch in _batches(texts)]
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate([ids for ids, _ in parts]), np.concatenate([lengths for _, lengths in parts])
+
+    def plain_ids_of_many(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """The plain twin of `flat_ids_of_many`: text by text, and no chunk is remembered."""
+        packed = [b"".join(map(self._ids_of_chunk, text.split(" "))) for text in texts]
         lengths = np.fromiter(map(len, packed), np.int64, len(packed)) // np.dtype(np.uint32).itemsize
         return np.frombuffer(b"".join(packed), np.uint32), lengths
 
@@ -217,17 +233,17 @@ class WordPiece:
         """Return the ids of one word: its longest known pieces from the left, or [UNK]."""
         if len(word) > self.rules.max_word_characters:
             return [self.unk_id]
-        find, found, start = self._piece_ids.get, [], 0
+        (ids, longest), inside = self._piece_tables
+        found, start = [], 0
         while start < len(word):
-            longest = self._longest_from.get((start > 0, word[start : start + 2]), 1)
-            for end in range(min(len(word), start + longest), start, -1):
-                number = find("##" + word[start:end] if start else word[:end])
-                if number is not None:
+            for end in range(min(len(word), start + longest.get(word[start : start + 2], 1)), start, -1):
+                if (number := ids.get(word[start:end])) is not None:
                     break
             else:
                 return [self.unk_id]
             found.append(number)
             start = end
+            ids, longest = inside
         return found
 
     @property
@@ -235,20 +251,15 @@ class WordPiece:
         return "longer_side" if self.rules.style == "google" else "longest_first"
 
     @cached_property
-    def _piece_ids(self) -> dict[str, int]:
-        if self.num_pieces == len(self.tokens):
-            return self._id_of
-        return {token: number for number, token in enumerate(self.tokens[: self.num_pieces])}
-
-    @cached_property
-    def _longest_from(self) -> dict[tuple[bool, str], int]:
-        """By whether a piece continues a word, and its first two characters: the longest such piece, characters."""
-        longest: dict[tuple[bool, str], int] = {}
-        for token in self._piece_ids:
-            for inside, piece in ((False, token), (True, token[2:])) if token.startswith("##") else ((False, token),):
-                key = inside, piece[:2]
-                longest[key] = max(longest.get(key, 1), len(piece))
-        return longest
+    def _piece_tables(self) -> tuple[_Pieces, _Pieces]:
+        """Of pieces that begin a word, and of those inside one (without their `##`)."""
+        first: _Pieces = {}, {}
+        inside: _Pieces = {}, {}
+        for number, token in enumerate(self.tokens[: self.num_pieces]):
+            for (ids, longest), piece in ((first, token), (inside, token[2:] if token.startswith("##") else "")):
+                ids[piece] = number
+                longest[piece[:2]] = max(longest.get(piece[:2], 1), len(piece))
+        return first, inside
 
     @cached_property
     def _by_character(self) -> CharacterLookup:
@@ -318,8 +329,18 @@ class WordPiece:
         if start < len(text):
             yield text[start:], start, None
 
+    def _by_chunk(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Look up what lies between blanks, of all texts at once; they must not hold `_BREAK`."""
+        ids = np.frombuffer(self._ids_of_text(f" {_BREAK} ".join(texts)), np.uint32)
+        ends = np.flatnonzero(ids == _BREAK_ID)
+        lengths = np.diff(ends, prepend=-1, append=len(ids)) - 1
+        return ids[ids != _BREAK_ID], lengths
+
+    def _ids_of_text(self, text: str) -> bytes:
+        return b"".join(map(self._chunks.__getitem__, text.split(" ")))
+
     def _ids_of_word(self, word: str) -> bytes:
-        return np.array(self.pieces(word) if word else [], dtype=np.uint32).tobytes()
+        return array("I", self.pieces(word) if word else ()).tobytes()
 
     def _ids_of_chunk(self, chunk: str) -> bytes:
         return b"".join(map(self._words.__getitem__, self.rules.words(chunk)))
