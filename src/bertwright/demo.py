@@ -288,7 +288,7 @@ class Demo:
         from bertwright.data.show import describe_example
 
         self._stage("data")
-        with view.stage_bar(quiet=self.quiet) as progress:
+        with view.build_bar(self.lang, quiet=self.quiet) as progress:
             manifest = build_shards(
                 [self.out / "corpus.txt"], self.wordpiece, self.out / "shards", DATA, progress=progress
             )

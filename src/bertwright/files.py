@@ -39,24 +39,29 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise BertwrightError(what, where=path, fix=f"name a folder in it, such as {path / 'model'}")
     with explain_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _clear_dead(path)
+        clear_dead(path)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         try:
             yield temporary
-            for file in temporary.rglob("*"):
-                if file.is_file():
-                    flush(file)
-            flush(temporary)
-            replaced = path.with_name(f".{path.name}.{os.getpid()}.old")
-            if path.exists():
-                path.rename(replaced)
-            temporary.rename(path)
-            flush(path.parent)
-            shutil.rmtree(replaced, ignore_errors=True)
+            put_in_place(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def put_in_place(made: Path, path: Path) -> None:
+    """Flush a folder to disk and move it to `path`; what stood there is replaced in the last instant."""
+    for file in made.rglob("*"):
+        if file.is_file():
+            flush(file)
+    flush(made)
+    replaced = path.with_name(f".{path.name}.{os.getpid()}.old")
+    if path.exists():
+        path.rename(replaced)
+    made.rename(path)
+    flush(path.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -82,13 +87,17 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
 
 
-def _clear_dead(path: Path) -> None:
-    """Remove what a process that was killed while it made the same folder left behind."""
+def clear_dead(path: Path) -> None:
+    """Remove what a process that was killed while it made the same folder left behind.
+
+    Killed in the instant between moving the old folder aside and the new one in, it leaves the old one aside: that is
+    put back.
+    """
     for left in list(path.parent.glob(f".{glob.escape(path.name)}.*.*")):
         *_, pid, kind = left.name.split(".")
         if not pid.isdecimal() or kind not in ("tmp", "old") or _is_alive(int(pid)):
             continue
-        if kind == "old" and not path.exists():  # killed between moving it aside and moving the new one in
+        if kind == "old" and not path.exists():
             left.rename(path)
         else:
             shutil.rmtree(left, ignore_errors=True)

@@ -23,10 +23,16 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "Stopped. Everything up to the last checkpoint is saved; type the same command with --resume to go on.",
         "已停止。最近一个检查点之前的进度都已保存；在同一命令后加 --resume 即可继续。",
     ),
+    "build_stopped": (
+        "Stopped. What is finished is kept; type the same command to go on.",
+        "已停止。已完成的部分都已保留；再次输入同一命令即可继续。",
+    ),
     "interrupted": ("Stopped.", "已停止。"),
     # The live view
     "step": ("step", "步"),
     "left": ("left", "剩余"),
+    "build_documents": ("{count:,} documents", "{count:,} 篇文档"),
+    "build_examples": ("{count:,} examples", "{count:,} 个样本"),
     "loss": ("loss", "损失"),
     "accuracy": ("accuracy", "准确率"),
     "gradient": ("gradient", "梯度"),

@@ -86,7 +86,9 @@ def run(argv: Sequence[str]) -> int:
         return 0
     except KeyboardInterrupt:
         resumable = bool({*argv[:1]} & {"pretrain", "finetune", "glue"})
-        err.print("\n" + say("stopped" if resumable else "interrupted", language()))
+        building = [*argv[:2]] == ["data", "build"]
+        key = "stopped" if resumable else "build_stopped" if building else "interrupted"
+        err.print("\n" + say(key, language()))
         return 128 + signal.SIGINT
     except Exception as error:
         interrupted = getattr(error, "signal", None)

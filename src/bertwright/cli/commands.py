@@ -28,6 +28,7 @@ def vocab(
     *,
     out: Path,
     overwrite: Switch = False,
+    text_column: str = "text",
     threads: int = 0,
     config: Annotated[VocabConfig, Flat] = VocabConfig(),
     output: Output = Output(),
@@ -35,9 +36,10 @@ def vocab(
     """Train a WordPiece vocabulary on raw text.
 
     Args:
-        corpus: Text files (.txt, .jsonl; also .gz, .xz, .zst), folders or patterns.
+        corpus: Text files (.txt, .jsonl; also .gz, .xz, .zst; .parquet), folders or patterns.
         out: Folder for vocab.txt, tokenizer.json and tokenizer_config.json.
         overwrite: Replace a vocabulary that is already there.
+        text_column: Key or column of the text in .jsonl and .parquet files.
         threads: Processor threads; 0: all. The result is the same for any number.
     """
     from bertwright.text.vocabulary import train_vocabulary
@@ -49,7 +51,7 @@ def vocab(
             "there is a vocabulary already", where=out, fix="choose another --out, or add --overwrite"
         )
     with view.stage_bar(quiet=output.quiet) as progress:
-        trained = train_vocabulary(corpus, config, threads=threads or None, progress=progress)
+        trained = train_vocabulary(corpus, config, text_column=text_column, threads=threads or None, progress=progress)
     trained.wordpiece.save(out)
     show_facts({"path": str(out), **trained.report}, output)
 
@@ -60,27 +62,41 @@ def data_build(
     *,
     vocab: Path,
     out: Path,
+    text_column: str = "text",
     workers: int = 0,
+    ram: str | None = None,
     overwrite: Switch = False,
     config: Annotated[DataConfig, Flat] = DataConfig(),
     output: Output = Output(),
 ) -> None:
     """Turn raw text into memory-mapped shards of examples.
 
+    Stopped in any way, the same command goes on with what is finished.
+
     Args:
-        corpus: Text files (.txt, .jsonl; also .gz, .xz, .zst), folders or patterns.
+        corpus: Text files (.txt, .jsonl; also .gz, .xz, .zst; .parquet), folders or patterns.
         vocab: Folder of a vocabulary (or of a model), or a vocab.txt.
         out: Folder for the shards; it must be empty or absent.
+        text_column: Key or column of the text in .jsonl and .parquet files.
         workers: Processes; 0: one per processor core. The result is the same for any number.
-        overwrite: Replace shards that are already there.
+        ram: Memory that all processes together may take, such as 1GB; as many workers are used as fit.
+        overwrite: Replace shards that are already there, and what is left of a build with other settings.
     """
     from bertwright.data.build import build_shards
     from bertwright.text.wordpiece import WordPiece
 
     wordpiece = WordPiece.load(vocab)
-    with view.stage_bar(quiet=output.quiet) as progress:
+    with view.build_bar(language(), quiet=output.quiet) as progress:
         manifest = build_shards(
-            corpus, wordpiece, out, config, workers=workers or None, overwrite=overwrite, progress=progress
+            corpus,
+            wordpiece,
+            out,
+            config,
+            text_column=text_column,
+            workers=workers or None,
+            ram=ram,
+            overwrite=overwrite,
+            progress=progress,
         )
     facts = {"path": str(out), **{split: dataclasses.asdict(counts) for split, counts in manifest.counts.items()}}
     show_facts(facts, output)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 from rich.console import Group, RenderableType
+from rich.filesize import decimal
 from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -25,6 +26,7 @@ from bertwright.cli.task_view import print_check
 from bertwright.messages import Lang, say, score_label, score_names, score_text
 
 if TYPE_CHECKING:
+    from bertwright.data.progress import BuildState
     from bertwright.data.show import ExampleView
     from bertwright.export import Conversion
 
@@ -46,6 +48,45 @@ def stage_bar(*, quiet: bool = False) -> Iterator[Callable[[str, float], None]]:
     with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as progress:
         task = progress.add_task("", total=1.0)
         yield lambda stage, share: progress.update(task, description=stage, completed=share)
+
+
+@contextmanager
+def build_bar(lang: Lang, *, quiet: bool = False, line_seconds: float = 10.0) -> Iterator[Callable[[BuildState], None]]:
+    """Show how far a build of shards has come: a bar in a terminal, a line every few seconds elsewhere.
+
+    Args:
+        lang: language of the words.
+        quiet: show nothing.
+        line_seconds: time from the start to the first plain line, and between two of them at least.
+    """
+    last = time.monotonic()
+
+    def tell(state: BuildState) -> None:
+        nonlocal last
+        words = build_words(state, lang)
+        progress.update(task, description=words, completed=state.share)
+        if not quiet and not err.is_terminal and time.monotonic() - last >= line_seconds:
+            last = time.monotonic()
+            err.print(f"{state.share:.0%} · {words}")
+
+    columns = (BarColumn(24), TaskProgressColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as progress:
+        task = progress.add_task("", total=1.0)
+        yield tell
+
+
+def build_words(state: BuildState, lang: Lang) -> str:
+    """Return what a build has done so far: text, documents, examples, speed and the time that is left."""
+    words = [
+        decimal(state.text_bytes),
+        say("build_documents", lang, count=state.documents),
+        say("build_examples", lang, count=state.examples),
+    ]
+    if state.bytes_per_second is not None:
+        words.append(f"{state.bytes_per_second / 1e6:.1f} MB/s")
+    if state.seconds_left is not None:
+        words.append(f"{say('left', lang)} {clock(state.seconds_left)}")
+    return " · ".join(words)
 
 
 class TrainingView:

@@ -1,45 +1,47 @@
 """A corpus to a shard folder, on any number of processes, with the same bytes for every number.
 
 The corpus is cut into shards of about 16 million characters, whole documents each, in reading order; every shard draws
-from its own generator, keyed by (seed, split, number). So it does not matter who builds a shard, or when.
+from its own generator, keyed by (seed, split, number). So it does not matter who builds a shard, or when: a build that
+was killed goes on with the shards that are there (`data.journal`).
 
-Memory is bounded, whatever the size of the corpus: the reader holds at most `workers + 5` shards of raw text (16 MB of
-ASCII each), and every worker builds one (about 300 MB with the interpreter). A single document is never divided: one
-larger than a shard makes its shard as large as itself.
+Memory is bounded, whatever the size of the corpus (`data.memory`). A single document is never divided: one larger than
+a shard makes its shard as large as itself.
 
     build_shards(["corpus/"], wordpiece, Path("shards"), DataConfig(max_length=128))
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 import multiprocessing
 import os
+import unicodedata
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from bertwright.config import DataConfig
+from bertwright.config import DataConfig, to_dict
 from bertwright.data.counter import generator
+from bertwright.data.journal import Built, Journal
+from bertwright.data.memory import bytes_of, workers_within
 from bertwright.data.pairs import build_examples, num_specials
-from bertwright.data.partition import Work, partition
+from bertwright.data.partition import SHARD_CHARACTERS, PackedWork, Work, partition
+from bertwright.data.progress import Meter, Progress, Reader
 from bertwright.data.shards import SPLITS, Counts, Manifest, token_dtype, write_shard
 from bertwright.errors import BertwrightError
-from bertwright.files import new_folder, sha256_of
+from bertwright.files import explain_os_errors, sha256_of
 from bertwright.processes import follow_parent
-from bertwright.text.corpus import find_files, read_texts
+from bertwright.text.corpus import TEXT_COLUMN, find_files
 from bertwright.text.sentences import split_sentences
 from bertwright.text.wordpiece import WordPiece
-
-Progress = Callable[[str, float], None]
-"""Told what has been built so far, and which share of the corpus that is (an estimate while it is still being read)."""
 
 _UNKNOWN_WARNING = 0.05
 _WORTH_A_PROCESS = 3  # shards; fewer are built before other processes have started
@@ -52,97 +54,85 @@ def build_shards(
     out: str | Path,
     config: DataConfig | None = None,
     *,
+    text_column: str = TEXT_COLUMN,
     workers: int | None = None,
+    ram: int | str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Manifest:
     """Build a shard folder from a corpus.
 
-    The folder appears complete or not at all: it is built beside its place under a hidden name, and renamed at the end.
+    The folder appears complete or not at all. What is built before lies beside it in `OUT.partial`; after an
+    interruption of any kind, the same call goes on with the shards that are whole there and whose text is the same.
 
     Args:
         paths: files, folders and globs.
         wordpiece: the vocabulary; it is copied into the folder.
         out: the folder to make; it may exist if it is empty.
         config: how documents become examples.
+        text_column: what the text is called in the rows of JSON and Parquet.
         workers: processes; None or 0 uses every processor, 1 none but this one.
-        overwrite: replace a shard folder that is there already.
+        ram: memory that all processes together may take, in bytes or like "2GB"; as many workers are used as fit.
+        overwrite: replace a shard folder that is there already, and what is left of a build with other settings.
         progress: called after every shard.
 
     Raises:
-        BertwrightError: the folder holds something, the corpus cannot be read, or no examples can be made of it.
+        BertwrightError: the folder holds something, the corpus cannot be read, no examples can be made of it, or `ram`
+            is too small for a single process.
     """
     config = config or DataConfig()
     if workers is not None and workers < 0:
         raise BertwrightError(f"workers must not be negative, not {workers}")
-    files = find_files(paths)
-    reader = _Reader(files)
-    counts = dict.fromkeys(SPLITS, Counts())
-    records: dict[str, dict[str, Any]] = {}
-    characters = 0
+    workers = workers or os.cpu_count() or 1
+    if ram is not None:
+        workers = workers_within(bytes_of(ram), workers)
+    reader = Reader(find_files(paths), text_column, warn_of_large=ram is not None)
     out = Path(out).resolve()
     _check_place(out, overwrite)
-    with new_folder(out) as folder:
-        wordpiece.save(folder)
-        for path in sorted(folder.iterdir()):
-            records[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-        works = partition(reader.texts(), config)
-        with closing(_build_all(works, wordpiece, config, folder, workers or os.cpu_count() or 1)) as results:
+    with explain_os_errors(out), Journal.open(out, _settings(config, wordpiece), overwrite=overwrite) as journal:
+        records = _save_vocabulary(wordpiece, journal)
+        works = (work.packed() for work in partition(reader.texts(), config))
+        meter = Meter(reader)
+        with closing(_build_all(works, wordpiece, config, journal, workers)) as results:
             for built in results:
-                counts[built.split] += built.counts
-                records |= built.files
-                characters += built.characters
+                meter.add(built, reused=journal.add(built))
                 if progress:
-                    total = counts["train"] + counts["held_out"]
-                    progress(f"{total.documents:,} documents, {total.examples:,} examples", reader.share_of(characters))
-        _check(counts, config)
+                    progress(meter.state)
+        with journal.useless_if_refused():
+            _check(meter.counts, config)
+        records |= meter.files
         manifest = Manifest(
             config=config,
             vocabulary={"sha256": wordpiece.sha256, "size": wordpiece.vocab_size},
-            corpus=[{"name": path.name, "bytes": path.stat().st_size} for path in files],
-            counts=counts,
+            corpus=[{"name": path.name, "bytes": path.stat().st_size} for path in reader.files],
+            counts=meter.counts,
             files=dict(sorted(records.items())),
         )
-        manifest.save(folder)
+        manifest.save(journal.shards)
+        journal.finish({*records, "manifest.json"})
     return manifest
 
 
-class _Reader:
-    """Reads the corpus and keeps an eye on how far it has come."""
-
-    def __init__(self, files: Sequence[Path]) -> None:
-        self._files = files
-        self._bytes = sum(path.stat().st_size for path in files)
-        self._bytes_done = 0
-        self._characters = 0
-
-    def texts(self) -> Iterator[str]:
-        """Yield every document."""
-        for path in self._files:
-            for text in read_texts(path):
-                self._characters += len(text)
-                yield text
-            self._bytes_done += path.stat().st_size
-
-    def share_of(self, characters: int) -> float:
-        """Return which share of the corpus so many characters are, taking the unread files to be like those read."""
-        if not self._bytes_done:
-            # Inside the first file: text is rarely packed tighter than four to one.
-            packed = self._files[0].suffix in (".gz", ".xz", ".zst")
-            return min(0.99, characters / ((4 if packed else 1) * self._bytes))
-        return characters / (self._characters * max(1.0, self._bytes / self._bytes_done))
+def _settings(config: DataConfig, wordpiece: WordPiece) -> dict[str, Any]:
+    """Return what decides the bytes of a shard beside its text."""
+    made_by = {
+        "bertwright": importlib.metadata.version("bertwright"),
+        "numpy": np.__version__,
+        "Unicode": unicodedata.unidata_version,
+    }
+    return to_dict(config) | {"vocabulary": wordpiece.sha256, "shard_characters": SHARD_CHARACTERS} | made_by
 
 
-class _Built(NamedTuple):
-    """What is left to say of a shard once its files are written."""
-
-    split: str
-    characters: int
-    counts: Counts
-    files: dict[str, dict[str, Any]]
+def _save_vocabulary(wordpiece: WordPiece, journal: Journal) -> dict[str, dict[str, Any]]:
+    before = {*journal.shards.iterdir()}
+    wordpiece.save(journal.shards)
+    made = sorted({*journal.shards.iterdir()} - before)
+    return {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in made}
 
 
-def _build_shard(work: Work, wordpiece: WordPiece, config: DataConfig, folder: Path) -> _Built:
+def _build_shard(
+    work: Work, wordpiece: WordPiece, config: DataConfig, folder: Path
+) -> tuple[Counts, dict[str, dict[str, Any]]]:
     dtype = token_dtype(wordpiece.vocab_size)
     documents: list[list[int]] = []
     arrays = [np.zeros(0, dtype=dtype)]
@@ -166,33 +156,43 @@ def _build_shard(work: Work, wordpiece: WordPiece, config: DataConfig, folder: P
         random_next=int(np.count_nonzero(examples["next_sentence_label"])),
     )
     files = write_shard(folder, f"{work.split}-{work.number:05d}", tokens, examples) if len(examples) else {}
-    return _Built(work.split, sum(map(len, work.texts)), counts, files)
+    return counts, files
+
+
+def _build(packed: PackedWork, wordpiece: WordPiece, config: DataConfig, folder: Path) -> Built:
+    work = packed.unpacked()
+    counts, files = _build_shard(work, wordpiece, config, folder)
+    characters = sum(map(len, work.texts))
+    return Built(work.split, work.number, packed.sha256, len(packed.text), characters, counts, files)
 
 
 def _build_all(
-    works: Iterator[Work], wordpiece: WordPiece, config: DataConfig, folder: Path, workers: int
-) -> Generator[_Built, None, None]:
-    """Build the shards and yield what was built, in order."""
+    works: Iterator[PackedWork], wordpiece: WordPiece, config: DataConfig, journal: Journal, workers: int
+) -> Generator[Built, None, None]:
+    """Build the shards, but for those that the journal has, and yield what was built, in order."""
     head = list(islice(works, _WORTH_A_PROCESS))
     in_process = workers == 1 or len(head) < _WORTH_A_PROCESS
     works = chain(head, works)
     del head  # or its texts would live as long as this generator
     if in_process:
         for work in works:
-            yield _build_shard(work, wordpiece, config, folder)
+            yield journal.find(work) or _build(work, wordpiece, config, journal.staging)
         return
     # Fresh interpreters: a fork would copy the locks of whatever threads the caller runs.
     executor = ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(folder, config)
+        workers,
+        multiprocessing.get_context("spawn"),
+        initializer=_start_worker,
+        initargs=(journal.shards, config, journal.staging),
     )
-    pending: deque[Future[_Built]] = deque()
+    pending: deque[Future[Built] | Built] = deque()
     try:
         for work in works:
-            pending.append(executor.submit(_build_in_worker, work))
+            pending.append(journal.find(work) or executor.submit(_build_in_worker, work))
             if len(pending) > workers:
-                yield pending.popleft().result()
+                yield _result(pending.popleft())
         while pending:
-            yield pending.popleft().result()
+            yield _result(pending.popleft())
     except BrokenProcessPool:
         raise BertwrightError(
             "a worker process died: it ran out of memory, or the calling script starts again in every worker",
@@ -206,15 +206,18 @@ _job: tuple[WordPiece, DataConfig, Path]
 """In a worker process: what all its shards have in common."""
 
 
-def _start_worker(folder: Path, config: DataConfig) -> None:
+def _start_worker(vocabulary: Path, config: DataConfig, folder: Path) -> None:
     global _job
     follow_parent()
-    _job = WordPiece.load(folder), config, folder
+    _job = WordPiece.load(vocabulary), config, folder
 
 
-def _build_in_worker(work: Work) -> _Built:
-    wordpiece, config, folder = _job
-    return _build_shard(work, wordpiece, config, folder)
+def _build_in_worker(work: PackedWork) -> Built:
+    return _build(work, *_job)
+
+
+def _result(built: Future[Built] | Built) -> Built:
+    return built.result() if isinstance(built, Future) else built
 
 
 def _check_place(out: Path, overwrite: bool) -> None:

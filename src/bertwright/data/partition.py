@@ -9,7 +9,10 @@ also the pool from which its random segments come, so with next-sentence labels 
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator
+from itertools import accumulate
 from typing import NamedTuple
 
 from bertwright.config import DataConfig
@@ -30,6 +33,37 @@ class Work(NamedTuple):
     """Counted from 0 within the split."""
     texts: list[str]
     """In reading order."""
+
+    def packed(self) -> PackedWork:
+        """Return the same as bytes, which take less memory and reach another process sooner."""
+        parts = [text.encode("utf-8", "surrogatepass") for text in self.texts]
+        return PackedWork(self.split, self.number, b"".join(parts), list(map(len, parts)))
+
+
+class PackedWork(NamedTuple):
+    """The documents of one shard as bytes."""
+
+    split: str
+    """`train` or `held_out`."""
+    number: int
+    """Counted from 0 within the split."""
+    text: bytes
+    """All of them end to end, UTF-8."""
+    lengths: list[int]
+    """Of each, bytes."""
+
+    def unpacked(self) -> Work:
+        """Return the documents as text."""
+        ends = list(accumulate(self.lengths))
+        parts = (self.text[start:end] for start, end in zip([0, *ends], ends, strict=False))
+        return Work(self.split, self.number, [part.decode("utf-8", "surrogatepass") for part in parts])
+
+    @property
+    def sha256(self) -> str:
+        """Of the documents and where each ends."""
+        digest = hashlib.sha256(json.dumps(self.lengths).encode())
+        digest.update(self.text)
+        return digest.hexdigest()
 
 
 class _Document(NamedTuple):

@@ -33,7 +33,8 @@ from typing import Any, NamedTuple
 
 from bertwright.errors import BertwrightError, nearest
 from bertwright.tasks.base import Example
-from bertwright.tasks.records import extension_of, json_file, json_lines, parquet_rows
+from bertwright.tasks.records import extension_of, json_file, json_lines
+from bertwright.text.parquet import parquet_rows
 
 _log = logging.getLogger(__name__)
 _ROWS_FIX = 'a row looks like {"question": ..., "context": ..., "answers": {"text": [...], "answer_start": [...]}}'

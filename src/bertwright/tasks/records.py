@@ -1,4 +1,4 @@
-"""Records of files: an object a line of JSON, or a row of Parquet; every mistake is named with its place.
+"""Records of JSON files, an object a line; every mistake is named with its place. Those of Parquet: `text.parquet`.
 
     for where, record in json_lines(Path("train.jsonl")):
         ...
@@ -13,7 +13,7 @@ import json
 import logging
 import re
 import reprlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from bertwright.text.corpus import read_lines
 Record = tuple[str, dict[str, Any]]
 """File and row, for messages, and what is there."""
 
-_PARQUET_ROWS = 1024
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 60, 60
@@ -78,37 +77,6 @@ def json_lines(path: Path) -> Iterator[Record]:
         halves += mended
         yield where, record
     _say(halves, path)
-
-
-def parquet_rows(path: Path, choose: Callable[[list[str]], Sequence[str]]) -> Iterator[Record]:
-    """Yield rows with the columns that `choose` takes of all that there are; it may raise, too.
-
-    Raises:
-        BertwrightError: the package for it is missing, or the file is, or it is damaged.
-    """
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        fix = "pip install 'bertwright[data]'"
-        raise BertwrightError("Parquet files need the package pyarrow", where=path, fix=fix) from None
-    number = 0
-    try:
-        with parquet.ParquetFile(str(path)) as file:
-            columns = list(choose(file.schema_arrow.names))
-            for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=columns):
-                for record in batch.to_pylist():
-                    number += 1
-                    yield f"{path}, row {number:,}", record
-    except BertwrightError:
-        raise
-    except FileNotFoundError:
-        raise BertwrightError("no such file", where=path, fix="check the spelling") from None
-    # Of what pyarrow raises, only some is its own: a time out of Python's range is an OverflowError, for one.
-    except (pyarrow.ArrowException, ArithmeticError, NotImplementedError, OSError, ValueError) as error:
-        what = f"not readable as Parquet ({error!s:.120})"
-        where = f"{path}, after row {number:,}" if number else path
-        raise BertwrightError(what, where=where, fix="make or download the file again") from None
 
 
 def _parsed(text: str, where: object, fix: str) -> tuple[Any, int]:

@@ -30,8 +30,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bertwright.errors import BertwrightError, nearest
-from bertwright.tasks.records import Record, extension_of, json_lines, parquet_rows
+from bertwright.tasks.records import Record, extension_of, json_lines
 from bertwright.text.corpus import read_lines
+from bertwright.text.parquet import parquet_rows
 
 EXTENSIONS = (".csv", ".tsv", ".jsonl", ".parquet", ".txt")
 """What `read_table` accepts."""

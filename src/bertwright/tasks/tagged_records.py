@@ -16,8 +16,9 @@ from typing import Any
 
 from bertwright.errors import BertwrightError
 from bertwright.tasks.base import Example
-from bertwright.tasks.records import extension_of, json_file, json_lines, parquet_rows
+from bertwright.tasks.records import extension_of, json_file, json_lines
 from bertwright.tasks.words import Entity, Sentence, checked_words
+from bertwright.text.parquet import parquet_rows
 
 RECORD_EXTENSIONS = (".jsonl", ".json", ".parquet")
 """Files of an example a record."""

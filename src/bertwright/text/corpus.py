@@ -1,8 +1,9 @@
 """Files to raw texts to documents: a document is the list of its sentences, in reading order.
 
-A corpus is any mix of files, folders and globs. `.jsonl` holds one document a line under `text`; `.txt` separates
-documents by blank lines, as google-research/bert does. Both may be compressed (`.gz`, `.xz`, `.zst`). UTF-8 is assumed,
-with or without a byte order mark; GB18030 is recognised and said.
+A corpus is any mix of files, folders and globs. `.jsonl` holds one document a line under `text`, `.parquet` one a row
+in the column `text` (or another one); `.txt` separates documents by blank lines, as google-research/bert does.
+Text may be compressed (`.gz`, `.xz`, `.zst`). UTF-8 is assumed, with or without a byte order mark; GB18030 is
+recognised and said.
 
     for sentences in documents(["corpus/", "more/*.jsonl.xz"]):
         ...
@@ -16,35 +17,65 @@ import io
 import json
 import logging
 import lzma
+import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import zstandard
 
-from bertwright.errors import BertwrightError
+from bertwright.errors import BertwrightError, nearest
+from bertwright.text.parquet import parquet_texts
 from bertwright.text.sentences import split_sentences
 
 Document = list[str]
 """The sentences of one text, in reading order."""
 
 _COMPRESSED = (".gz", ".xz", ".zst")
-_SUFFIXES = tuple(kind + packed for kind in (".txt", ".jsonl") for packed in ("", *_COMPRESSED))
+_SUFFIXES = (".parquet", *(kind + packed for kind in (".txt", ".jsonl") for packed in ("", *_COMPRESSED)))
 _BUFFER_BYTES = 1 << 20
 _PACKED_BYTES = 1 << 17
 _logger = logging.getLogger(__name__)
 
 
-def documents(paths: Sequence[str | Path]) -> Iterator[Document]:
+TEXT_COLUMN = "text"
+"""Where a row of JSON or Parquet has its text, unless another name is given."""
+
+
+class Watch:
+    """How far the reading of a file has come."""
+
+    def __init__(self) -> None:
+        self._share = 0.0
+        self._file: BinaryIO | None = None
+        self._size = 1
+
+    @property
+    def share(self) -> float:
+        """Share of the file, from 0 to 1; of a compressed one it is measured before decompression."""
+        if self._file and not self._file.closed:
+            self._share = self._file.tell() / self._size
+        return self._share
+
+    def follow(self, file: BinaryIO) -> None:
+        """Watch the position in an open file from now on."""
+        self._file, self._size = file, max(1, os.fstat(file.fileno()).st_size)
+
+    def tell(self, share: float) -> None:
+        """Take a share from a reader that knows it by itself."""
+        self._share = share
+
+
+def documents(paths: Sequence[str | Path], *, text_column: str = TEXT_COLUMN) -> Iterator[Document]:
     """Yield every document of a corpus as its sentences, file by file in sorted order.
 
     Raises:
         BertwrightError: as `find_files` and `read_texts` do.
     """
     for path in find_files(paths):
-        for text in read_texts(path):
+        for text in read_texts(path, text_column=text_column):
             if sentences := split_sentences(text):
                 yield sentences
 
@@ -53,7 +84,7 @@ def find_files(paths: Sequence[str | Path]) -> list[Path]:
     """Return the corpus files that files, folders (searched in depth) and globs stand for, sorted, each once.
 
     Raises:
-        BertwrightError: nothing is found under a name, or a file is of another kind than text or JSON Lines.
+        BertwrightError: nothing is found under a name, or a file is of another kind than text, JSON Lines or Parquet.
     """
     found: dict[Path, Path] = {}
     for path in paths:
@@ -79,19 +110,31 @@ def _matches(path: Path) -> list[Path]:
 
 
 def _kinds() -> str:
-    return f".txt or .jsonl, plain or with {', '.join(_COMPRESSED)}"
+    return f".txt or .jsonl, plain or with {', '.join(_COMPRESSED)}; or .parquet"
 
 
-def read_texts(path: Path) -> Iterator[str]:
-    r"""Yield the raw documents of one file: each JSON line's `text`, or the blocks between blank lines of a `.txt`.
+def read_texts(path: Path, *, text_column: str = TEXT_COLUMN, watch: Watch | None = None) -> Iterator[str]:
+    r"""Yield the raw documents of one file: the text of each row, or the blocks between blank lines of a `.txt`.
 
     Lines inside a document keep their `\n`. Empty documents are left out and counted in the log.
+
+    Args:
+        path: the file.
+        text_column: what the text is called in the rows of JSON and Parquet.
+        watch: is told how far the reading has come.
 
     Raises:
         BertwrightError: the file is missing, empty, binary, damaged, in another encoding, or a row is not what it
             should be; file and row are named.
     """
-    texts = _json_texts(path) if _unpacked_suffix(path) == ".jsonl" else _blocks(path)
+    watch = watch or Watch()
+    match _unpacked_suffix(path):
+        case ".jsonl":
+            texts = _filled(_json_texts(path, text_column, watch), path)
+        case ".parquet":
+            texts = _filled(parquet_texts(path, text_column, watch.tell), path)
+        case _:
+            texts = _blocks(path, watch)
     if (first := next(texts, None)) is None:
         raise BertwrightError("no text in this file", where=path, fix="remove it from the corpus")
     yield first
@@ -102,9 +145,9 @@ def _unpacked_suffix(path: Path) -> str:
     return Path(path.stem if path.suffix.lower() in _COMPRESSED else path.name).suffix.lower()
 
 
-def _blocks(path: Path) -> Iterator[str]:
+def _blocks(path: Path, watch: Watch) -> Iterator[str]:
     block: list[str] = []
-    for line in read_lines(path):
+    for line in read_lines(path, watch):
         if not line.isspace():
             block.append(line)
         elif block:
@@ -114,21 +157,28 @@ def _blocks(path: Path) -> Iterator[str]:
         yield "".join(block)
 
 
-def _json_texts(path: Path) -> Iterator[str]:
-    empty = repaired = 0
-    for row, line in enumerate(read_lines(path), start=1):
-        if line.isspace():
-            continue
-        text = _json_text(line, f"{path}, row {row:,}")
-        if "\\u" in line and _LONE_SURROGATE.search(text):
-            repaired += 1
-            text = _LONE_SURROGATE.sub("\ufffd", text)
+def _filled(rows: Iterator[tuple[str, str]], path: Path) -> Iterator[str]:
+    empty = 0
+    for _, text in rows:
         if not text or text.isspace():
             empty += 1
         else:
             yield text
     if empty:
         _logger.warning("%s: left out %d rows whose text is empty", path, empty)
+
+
+def _json_texts(path: Path, column: str, watch: Watch) -> Iterator[tuple[str, str]]:
+    repaired = 0
+    for row, line in enumerate(read_lines(path, watch), start=1):
+        if line.isspace():
+            continue
+        where = f"{path}, row {row:,}"
+        text = _json_text(line, column, where)
+        if "\\u" in line and _LONE_SURROGATE.search(text):
+            repaired += 1
+            text = _LONE_SURROGATE.sub("\ufffd", text)
+        yield where, text
     if repaired:
         _logger.warning("%s: half a surrogate pair became U+FFFD in %d rows", path, repaired)
 
@@ -138,7 +188,7 @@ _KANA = re.compile("[\u3041-\u30ff]")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def _json_text(line: str, where: str) -> str:
+def _json_text(line: str, column: str, where: str) -> str:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -147,13 +197,16 @@ def _json_text(line: str, where: str) -> str:
         ) from None
     if not isinstance(row, dict):
         raise BertwrightError(f"expected a JSON object, found {type(row).__name__}", where=where)
-    if not isinstance(text := row.get("text"), str):
-        found = f"its keys are {', '.join(map(repr, row))}" if "text" not in row else f"it is {type(text).__name__}"
-        raise BertwrightError(f"expected a string under 'text', but {found}", where=where, fix='write {"text": "..."}')
+    if not isinstance(text := row.get(column), str):
+        there = column in row
+        found = f"it is {type(text).__name__}" if there else f"its keys are {', '.join(map(repr, row))}"
+        what = f"expected a string under {column!r}, but {found}{'' if there else nearest(column, row)}"
+        fix = f'write {{"{column}": "..."}}, or name the key with the text: --text-column NAME'
+        raise BertwrightError(what, where=where, fix=fix)
     return text
 
 
-def read_lines(path: Path) -> Iterator[str]:
+def read_lines(path: Path, watch: Watch | None = None) -> Iterator[str]:
     r"""Yield the decoded lines of a file, each ending in `\n`.
 
     Raises:
@@ -161,7 +214,9 @@ def read_lines(path: Path) -> Iterator[str]:
     """
     row = 0
     try:
-        with _open(path) as stream:
+        with path.open("rb") as file, _unpacked(file, path.suffix.lower()) as stream:
+            if watch:
+                watch.follow(file)
             for text in decode_lines(stream, path):
                 row += 1
                 yield text
@@ -206,23 +261,22 @@ def decode_lines(lines: Iterable[bytes], name: object) -> Iterator[str]:
         yield text
 
 
-def _open(path: Path) -> io.BufferedReader:
+def _unpacked(file: BinaryIO, suffix: str) -> BinaryIO:
     # BufferedReader iterates over lines in C; the decompressors' own iterators are several times slower.
-    suffix = path.suffix.lower()
     if suffix == ".gz":
-        return io.BufferedReader(gzip.open(path, "rb"), _BUFFER_BYTES)
+        return io.BufferedReader(gzip.open(file, "rb"), _BUFFER_BYTES)
     if suffix == ".xz":
-        return io.BufferedReader(lzma.open(path, "rb"), _BUFFER_BYTES)
+        return io.BufferedReader(lzma.open(file, "rb"), _BUFFER_BYTES)
     if suffix == ".zst":
-        return io.BufferedReader(_ZstdFile(path), _BUFFER_BYTES)
-    return path.open("rb")
+        return io.BufferedReader(_ZstdFile(file), _BUFFER_BYTES)
+    return file
 
 
 class _ZstdFile(io.RawIOBase):
     """Decompressed bytes of a `.zst` file; unlike zstandard's own reader it notices that the end is missing."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("rb")
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
         self._frame = zstandard.ZstdDecompressor().decompressobj()
         self._inside = False
         self._ready = b""
@@ -246,11 +300,6 @@ class _ZstdFile(io.RawIOBase):
         size = min(len(buffer), len(self._ready))
         buffer[:size], self._ready = self._ready[:size], self._ready[size:]
         return size
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-        super().close()
 
 
 def _is_gb18030(line: bytes) -> bool:

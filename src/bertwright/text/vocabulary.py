@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from typing import Any
 from bertwright.config import VocabConfig
 from bertwright.errors import BertwrightError
 from bertwright.processes import follow_parent
-from bertwright.text.corpus import find_files, read_texts
+from bertwright.text.corpus import TEXT_COLUMN, find_files, read_texts
 from bertwright.text.lookup import CHINESE
 from bertwright.text.rules import TextRules
 from bertwright.text.wordpiece import WordPiece
@@ -73,13 +74,19 @@ class WordCounts:
 
 
 def train_vocabulary(
-    paths: Sequence[str | Path], config: VocabConfig, *, threads: int | None = None, progress: Progress | None = None
+    paths: Sequence[str | Path],
+    config: VocabConfig,
+    *,
+    text_column: str = TEXT_COLUMN,
+    threads: int | None = None,
+    progress: Progress | None = None,
 ) -> TrainedVocabulary:
     """Train a WordPiece vocabulary on a corpus.
 
     Args:
         paths: files, folders and globs, as `text.corpus` reads them.
         config: size, casing and frequencies.
+        text_column: what the text is called in the rows of JSON and Parquet.
         threads: processes that count words, one file each at a time; None: one for each core. A small corpus and a
             single file are counted in this process. In a script, several need `if __name__ == "__main__":`.
         progress: told how far it is.
@@ -96,7 +103,7 @@ def train_vocabulary(
     tell = progress or (lambda stage, share: None)
     files = find_files(paths)
     rules = TextRules(lowercase=not config.cased)
-    counts = _count(files, rules, threads=threads, tell=tell)
+    counts = _count(files, partial(count_words, rules=rules, text_column=text_column), threads=threads, tell=tell)
     if not counts.words:
         raise BertwrightError("there is no word in this corpus", where=files[0], fix="give files with text in them")
     dropped = _rare_characters(counts.words, config.min_character_frequency)
@@ -134,7 +141,9 @@ def train_vocabulary(
     return TrainedVocabulary(wordpiece, report)
 
 
-def _count(files: list[Path], rules: TextRules, *, threads: int | None, tell: Progress) -> WordCounts:
+def _count(
+    files: list[Path], count: Callable[[Path], WordCounts], *, threads: int | None, tell: Progress
+) -> WordCounts:
     if threads is not None and threads < 0:
         raise BertwrightError(f"threads must not be negative, not {threads}")
     sizes = [file.stat().st_size for file in files]
@@ -143,12 +152,12 @@ def _count(files: list[Path], rules: TextRules, *, threads: int | None, tell: Pr
     if workers == 1 or total < _PARALLEL_FROM_BYTES:
         for file, size in zip(files, sizes, strict=True):
             tell("count", done / total)
-            counts.add(count_words(file, rules))
+            counts.add(count(file))
             done += size
         return counts
     # Fresh interpreters: a fork would copy the locks of whatever threads the caller runs.
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=follow_parent) as executor:
-        running = {executor.submit(count_words, f, rules): s for f, s in zip(files, sizes, strict=True)}
+        running = {executor.submit(count, f): s for f, s in zip(files, sizes, strict=True)}
         try:
             for future in as_completed(running):
                 counts.add(future.result())
@@ -164,11 +173,11 @@ def _count(files: list[Path], rules: TextRules, *, threads: int | None, tell: Pr
     return counts
 
 
-def count_words(file: Path, rules: TextRules) -> WordCounts:
+def count_words(file: Path, rules: TextRules, text_column: str = TEXT_COLUMN) -> WordCounts:
     """Count the words of one corpus file."""
     counts = WordCounts()
     chunks: Counter[str] = Counter()
-    for text in read_texts(file):
+    for text in read_texts(file, text_column=text_column):
         counts.num_documents += 1
         counts.num_bytes += len(text) if text.isascii() else len(text.encode())
         chunks.update(_chunks_of(text.replace("\n", " ")))
