@@ -1,6 +1,7 @@
 """A corpus to a shard folder: complete or not there, the same bytes for any number of workers, refusals that help."""
 
 import errno
+import gzip
 import json
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from scipy.stats import binomtest
 
 from bertwright.config import DataConfig
-from bertwright.data import build
+from bertwright.data import build, progress
 from bertwright.data.build import build_shards
 from bertwright.data.partition import partition
 from bertwright.data.shards import ShardSet
@@ -67,6 +68,38 @@ def test_the_same_bytes_for_any_number_of_workers(corpus, wordpiece, tmp_path):
     first = contents(tmp_path / "1")
     assert sum(name.endswith(".tokens") for name in first) > 5
     assert contents(tmp_path / "2") == contents(tmp_path / "3") == contents(tmp_path / "4") == first
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_the_same_bytes_from_every_kind_of_file(corpus, wordpiece, tmp_path):
+    """JSON Lines, packed JSON Lines under another key, and Parquet under another column."""
+    pyarrow = pytest.importorskip("pyarrow", reason="the extra `data` is not installed")
+    from pyarrow import parquet
+
+    texts = [text for path in sorted(corpus.iterdir()) for text in read_texts(path)]
+    rows = "".join(json.dumps({"text": 1, "body": text}) + "\n" for text in texts)
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(rows.encode()))
+    table = pyarrow.table({"id": range(len(texts)), "body": texts})
+    parquet.write_table(table, str(tmp_path / "a.parquet"), row_group_size=50)
+    build_shards([corpus], wordpiece, tmp_path / "plain", DataConfig(), workers=1)
+    expected = contents(tmp_path / "plain")
+    for name in ("a.jsonl.gz", "a.parquet"):
+        heard = []
+        build_shards(
+            [tmp_path / name],
+            wordpiece,
+            tmp_path / "out",
+            DataConfig(),
+            text_column="body",
+            workers=1,
+            overwrite=True,
+            progress=heard.append,
+        )
+        found = contents(tmp_path / "out")
+        assert {**found, "manifest.json": None} == {**expected, "manifest.json": None}
+        shares = [state.share for state in heard]
+        assert shares == sorted(shares)
+        assert shares[-1] == pytest.approx(1)
 
 
 @pytest.mark.usefixtures("small_shards")
@@ -180,18 +213,6 @@ def test_an_error_while_reading_leaves_nothing(corpus, wordpiece, tmp_path):
     assert list(tmp_path.iterdir()) == [bad]
 
 
-@pytest.mark.usefixtures("small_shards")
-@pytest.mark.parametrize("workers", [1, 2])
-def test_an_interrupt_leaves_nothing(corpus, wordpiece, tmp_path, workers):
-    def interrupt(_done, share):
-        assert 0 < share <= 1
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        build_shards([corpus], wordpiece, tmp_path / "out", DataConfig(), workers=workers, progress=interrupt)
-    assert not list(tmp_path.iterdir())
-
-
 def test_a_full_disk_is_said_and_leaves_nothing(corpus, wordpiece, tmp_path, monkeypatch):
     def full(_path, _data):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -232,14 +253,29 @@ def test_only_shards_are_ever_overwritten(corpus, wordpiece, tmp_path):
 @pytest.mark.usefixtures("small_shards")
 def test_progress_is_a_share_that_ends_at_one(corpus, wordpiece, tmp_path):
     heard = []
-    build_shards(
-        [corpus], wordpiece, tmp_path / "out", DataConfig(), workers=1, progress=lambda *news: heard.append(news)
-    )
-    shares = [share for _, share in heard]
+    build_shards([corpus], wordpiece, tmp_path / "out", DataConfig(), workers=1, progress=heard.append)
+    shares = [state.share for state in heard]
     assert len(shares) > 5
     assert all(0 < share <= 1 for share in shares)
     assert shares[-1] == pytest.approx(1)
-    assert heard[-1][0].startswith("120 documents, ")
+    assert heard[-1].seconds_left == 0
+    assert heard[-1].bytes_per_second > 0
+    assert heard[-1].documents == 120
+    assert heard[-1].text_bytes == sum(len(text) for path in corpus.iterdir() for text in read_texts(path))
+    counts = ShardSet.open(tmp_path / "out").manifest.counts
+    assert heard[-1].examples == counts["train"].examples + counts["held_out"].examples
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_a_document_beyond_the_cap_is_said(wordpiece, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(progress, "SHARD_CHARACTERS", 5000)
+    rng = np.random.default_rng(0)
+    path = write(tmp_path / "a.txt", document(rng, 5), document(rng, 200), document(rng, 5), document(rng, 5))
+    build_shards([path], wordpiece, tmp_path / "free", DataConfig(), workers=1)
+    assert "beyond" not in caplog.text
+    build_shards([path], wordpiece, tmp_path / "capped", DataConfig(), workers=1, ram="1GB")
+    assert "a.txt: a document of 0 million characters takes memory beyond --ram" in caplog.text
+    assert contents(tmp_path / "capped") == contents(tmp_path / "free")
 
 
 def test_an_example_is_shown_as_training_sees_it(corpus, wordpiece, tmp_path):

@@ -4,13 +4,16 @@ import gzip
 import json
 import logging
 import lzma
+import random
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
 
 from bertwright.errors import BertwrightError
-from bertwright.text.corpus import documents, find_files, read_texts
+from bertwright.text.corpus import Watch, documents, find_files, read_texts
 from bertwright.text.sentences import split_sentences
 
 TWO_DOCUMENTS = "First line.\nSecond line.\n\n \nAnother text.\n"
@@ -80,6 +83,82 @@ def test_empty_texts_and_broken_surrogates_are_counted(tmp_path: Path, caplog: p
     assert "in 1 rows" in caplog.text
 
 
+def write_parquet(path: Path, columns: dict[str, list[Any]], **options: Any) -> Path:
+    pyarrow = pytest.importorskip("pyarrow", reason="the extra `data` is not installed")
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table(columns), str(path), **options)
+    return path
+
+
+@pytest.mark.parametrize("row_group_size", [1, 7, 64, 1000])
+def test_parquet_is_read_row_by_row(tmp_path: Path, row_group_size: int) -> None:
+    texts = [f"Text {number}.\nMore." for number in range(200)]
+    path = write_parquet(tmp_path / "A.Parquet", {"id": range(200), "text": texts}, row_group_size=row_group_size)
+    assert find_files([tmp_path]) == [path]
+    watch = Watch()
+    assert list(read_texts(path, watch=watch)) == texts
+    assert watch.share == 1
+
+
+def test_parquet_kinds_of_text(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    import pyarrow
+
+    texts = ["One.", None, "", " \n", "二。", "Three. 😀"]
+    for name, kind in (("a", pyarrow.string()), ("b", pyarrow.large_string())):
+        write_parquet(tmp_path / f"{name}.parquet", {"text": pyarrow.array(texts, kind)})
+    write_parquet(tmp_path / "c.parquet", {"text": pyarrow.array(texts).dictionary_encode()})
+    with caplog.at_level(logging.WARNING):
+        assert list(documents([tmp_path])) == [["One."], ["二。"], ["Three.", "😀"]] * 3
+    assert caplog.text.count("3 rows whose text is empty") == 3
+
+
+def test_another_column(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "a.parquet", {"text": [1, 2], "body": ["One.", "Two."]})
+    (tmp_path / "b.jsonl").write_text('{"text": 3, "body": "Three."}\n')
+    (tmp_path / "c.txt").write_text("Four.\n")
+    assert list(documents([tmp_path], text_column="body")) == [["One."], ["Two."], ["Three."], ["Four."]]
+
+
+def test_parquet_mistakes_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_parquet(tmp_path / "columns.parquet", {"id": [1], "texts": ["a"]})
+    write_parquet(tmp_path / "numbers.parquet", {"text": [1, 2]})
+    write_parquet(tmp_path / "empty.parquet", {"text": ["", None]})
+    data = write_parquet(tmp_path / "whole.parquet", {"text": ["text"] * 99}).read_bytes()
+    (tmp_path / "cut.parquet").write_bytes(data[:-20])
+    (tmp_path / "not.parquet").write_text("text")
+    for name, message, fix in (
+        ("columns", "no column 'text' (did you mean 'texts'?), but 'id', 'texts'", "--text-column"),
+        ("numbers", "row 1: expected a string under 'text', but it is int", "--text-column"),
+        ("empty", "no text in this file", "remove it"),
+        ("cut", "not readable as Parquet", "download the file again"),
+        ("not", "not readable as Parquet", "download the file again"),
+    ):
+        with pytest.raises(BertwrightError) as caught:
+            list(read_texts(tmp_path / f"{name}.parquet"))
+        assert message in str(caught.value)
+        assert f"{name}.parquet" in str(caught.value)
+        assert fix in str(caught.value.fix)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(BertwrightError, match=r"need the package pyarrow\n.*pip install 'bertwright\[data\]'"):
+        list(read_texts(tmp_path / "whole.parquet"))
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".xz", ".zst"])
+def test_a_watch_sees_how_far_the_reading_is(tmp_path: Path, suffix: str) -> None:
+    rng = random.Random(0)
+    rows = [json.dumps({"text": "".join(rng.choices("abcdefgh ", k=100_000))}) for _ in range(100)]
+    path = tmp_path / f"a.jsonl{suffix}"
+    path.write_bytes(pack("\n".join(rows).encode(), suffix))
+    watch = Watch()
+    assert watch.share == 0
+    shares = [watch.share for _ in read_texts(path, watch=watch)]
+    assert shares == sorted(shares)
+    assert shares[0] < 0.4
+    assert abs(shares[49] - 0.5) < 0.4
+    assert shares[-1] == 1
+
+
 BAD_FILES = {
     "empty.txt": (b"", "no text in this file"),
     "blank.txt": (b"\n \n\n", "no text in this file"),
@@ -92,6 +171,7 @@ BAD_FILES = {
         b'{"text": "a"}\n{"body": "b"}\n',
         "row 2: expected a string under 'text', but its keys are 'body'",
     ),
+    "near.jsonl": (b'{"Text": "b"}\n', "but its keys are 'Text' (did you mean 'Text'?)"),
     "null.jsonl": (b'{"text": null}\n', "row 1: expected a string under 'text', but it is NoneType"),
     "list.jsonl": (b'["text"]\n', "row 1: expected a JSON object, found list"),
     "half.jsonl": (b'{"text": "a"}\n{"text": "b\n', "row 2: not valid JSON"),

@@ -17,7 +17,7 @@ ALONE_BYTES = 450_000_000
 """Of a build in one process."""
 READER_BYTES = 250_000_000
 """Of the process that reads, beside its workers, and of the one that watches over them."""
-WORKER_BYTES = 300_000_000
+WORKER_BYTES = 320_000_000
 """Of a worker, and of the raw text that waits for it."""
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}

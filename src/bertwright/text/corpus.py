@@ -261,7 +261,7 @@ def decode_lines(lines: Iterable[bytes], name: object) -> Iterator[str]:
         yield text
 
 
-def _unpacked(file: BinaryIO, suffix: str) -> BinaryIO:
+def _unpacked(file: io.BufferedReader, suffix: str) -> io.BufferedReader:
     # BufferedReader iterates over lines in C; the decompressors' own iterators are several times slower.
     if suffix == ".gz":
         return io.BufferedReader(gzip.open(file, "rb"), _BUFFER_BYTES)
