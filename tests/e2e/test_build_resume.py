@@ -36,14 +36,15 @@ main()
 """
 
 
+def sentence(rng):
+    return " ".join(rng.choice(WORDS) for _ in range(rng.randint(3, 30))) + "."
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     rng, folder = random.Random(0), tmp_path_factory.mktemp("corpus")
     for name in ("b.jsonl", "a.jsonl"):
-        rows = [
-            " ".join("w" + rng.choice(WORDS)[1:] if rng.random() < 0.9 else "." for _ in range(rng.randint(5, 400)))
-            for _ in range(500)
-        ]
+        rows = ["\n".join(sentence(rng) for _ in range(rng.randint(1, 25))) for _ in range(500)]
         (folder / name).write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
     WORDPIECE.save(folder / "vocab")
     return folder

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from bertwright.config import DataConfig, to_dict
+from bertwright.config import DataConfig
 from bertwright.data.counter import generator
 from bertwright.data.journal import Built, Journal
 from bertwright.data.memory import bytes_of, workers_within
@@ -38,6 +38,7 @@ from bertwright.data.progress import Meter, Progress, Reader
 from bertwright.data.shards import SPLITS, Counts, Manifest, token_dtype, write_shard
 from bertwright.errors import BertwrightError
 from bertwright.files import explain_os_errors, sha256_of
+from bertwright.json_values import to_dict
 from bertwright.processes import follow_parent
 from bertwright.text.corpus import TEXT_COLUMN, find_files
 from bertwright.text.sentences import split_sentences
