@@ -7,6 +7,7 @@ import tempfile
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import example, given, settings
@@ -55,12 +56,65 @@ def test_the_cache_changes_nothing(lowercase: bool, text: str) -> None:
 
 @quick
 @given(st.lists(texts, max_size=4))
+@example([])
+@example(["", "ab", "", "", "abc xyz"])
+@example(["a\0b", "\0", "ab", " \0 "])
+@example(["\0", "中国"])
 def test_flat_ids_are_the_lists_end_to_end(many: list[str]) -> None:
     wordpiece = home_made(True)
-    flat, lengths = wordpiece.flat_ids_of_many(many)
-    lists = wordpiece.ids_of_many(many)
-    assert flat.tolist() == [number for ids in lists for number in ids]
-    assert lengths.tolist() == list(map(len, lists))
+    expected = [plain(wordpiece, text) for text in many]
+    for flat, lengths in (wordpiece.flat_ids_of_many(many), wordpiece.plain_ids_of_many(many)):
+        assert flat.tolist() == [number for ids in expected for number in ids]
+        assert lengths.tolist() == list(map(len, expected))
+    assert wordpiece.ids_of_many(many) == expected
+
+
+@quick
+@given(st.text("abcxyz01", min_size=1, max_size=12), st.integers(7, 19))
+def test_pieces_are_the_longest_from_the_left(word: str, num_pieces: int) -> None:
+    letters = home_made(True)
+    entries = [
+        *SPECIAL_TOKENS,
+        "a",
+        "##b",
+        "##x",
+        "xy",
+        "##yz",
+        "##z01",
+        "##0",
+        "ab",
+        "abc",
+        "##cx",
+        "##",
+        "z",
+        "x",
+        "##1",
+    ]
+    wordpiece = WordPiece(entries, letters.rules, num_pieces=num_pieces)
+    expected, rest = [], word
+    while rest:
+        prefix = "##" if expected else ""
+        known = enumerate(entries[:num_pieces])
+        inside = [(n, entry[len(prefix) :]) for n, entry in known if entry.startswith(prefix)]
+        fitting = [(len(piece), n) for n, piece in inside if piece and rest.startswith(piece)]
+        if not fitting:
+            expected = [wordpiece.unk_id]
+            break
+        length, number = max(fitting)
+        expected.append(number)
+        rest = rest[length:]
+    assert wordpiece.pieces(word) == expected
+
+
+@pytest.mark.parametrize("style", ["google", "hf"])
+@pytest.mark.parametrize("lowercase", [True, False])
+@quick
+@given(st.text(st.characters(max_codepoint=127), max_size=40))
+@example("".join(map(chr, range(32, 127))))
+@example("".join(map(chr, range(128))))
+def test_ascii_is_cut_as_the_plain_twin_cuts_it(style: Literal["google", "hf"], lowercase: bool, text: str) -> None:
+    rules = TextRules(lowercase=lowercase, style=style)
+    assert rules.words(text) == rules.plain_words(text)
 
 
 @pytest.mark.parametrize("name", ["uncased", "cased", "chinese", "multilingual-cased"])

@@ -61,13 +61,13 @@ def contents(folder):
 
 @pytest.mark.usefixtures("small_shards")
 def test_the_same_bytes_for_any_number_of_workers(corpus, wordpiece, tmp_path):
-    for workers in (1, 2, 3):
+    for workers in (1, 2, 8):
         build_shards([corpus], wordpiece, tmp_path / str(workers), DataConfig(held_out_prob=0.1), workers=workers)
     backwards = [corpus / "b.jsonl", corpus / "a.jsonl"]
     build_shards(backwards, wordpiece, tmp_path / "4", DataConfig(held_out_prob=0.1), workers=1)
     first = contents(tmp_path / "1")
     assert sum(name.endswith(".tokens") for name in first) > 5
-    assert contents(tmp_path / "2") == contents(tmp_path / "3") == contents(tmp_path / "4") == first
+    assert contents(tmp_path / "2") == contents(tmp_path / "8") == contents(tmp_path / "4") == first
 
 
 @pytest.mark.usefixtures("small_shards")

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from bertwright.cli import app, console, explain, run, view
 from bertwright.config import BertConfig, DataConfig, FinetuneConfig, PretrainConfig, VocabConfig
+from bertwright.data.progress import BuildState
 from bertwright.data.show import ExampleView, TokenView
 from bertwright.errors import BertwrightError
 from bertwright.json_values import save_json
@@ -257,6 +258,21 @@ def test_ctrl_c(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err == "\nStopped.\n"
 
 
+def test_ctrl_c_in_a_build_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bertwright.text.wordpiece.WordPiece.load", interrupt)
+    words = ["data", "build", "c.txt", "--vocab", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert run(words) == 130
+    assert capsys.readouterr().err == "\nStopped. What is finished is kept; type the same command to go on.\n"
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+    assert run(words) == 130
+    assert "再次输入同一命令即可继续" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("number", "status"), [(2, 130), (15, 143)])
 def test_an_interrupted_run_says_how_to_go_on(
     number: int, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -316,6 +332,43 @@ def test_plain_lines_of_training(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[1] == "held‑out step 50 · MLM loss 6.750 accuracy 8.8% · NSP loss 0.710 accuracy 50.0%"
     assert lines[2].startswith("step 100/100")
     assert lines[3] == "a [word]"
+
+
+STATE = BuildState(
+    share=0.25,
+    text_bytes=1_234_000_000,
+    documents=300_000,
+    examples=2_500_000,
+    bytes_per_second=12_340_000.0,
+    seconds_left=3723.4,
+)
+
+
+def test_plain_lines_of_a_build(capsys: pytest.CaptureFixture[str]) -> None:
+    with view.build_bar("en", line_seconds=0) as tell:
+        tell(STATE)
+        tell(dataclasses.replace(STATE, share=0.5, bytes_per_second=None, seconds_left=None))
+    assert capsys.readouterr().err.splitlines() == [
+        "25% · 1.2 GB · 300,000 documents · 2,500,000 examples · 12.3 MB/s · left 1:02:03",
+        "50% · 1.2 GB · 300,000 documents · 2,500,000 examples",
+    ]
+    with view.build_bar("en") as tell:  # too soon
+        tell(STATE)
+    with view.build_bar("en", quiet=True, line_seconds=0) as tell:
+        tell(STATE)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_build_in_a_terminal(screen: io.StringIO) -> None:
+    with view.build_bar("zh") as tell:
+        tell(STATE)
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
+    assert "25%" in shown
+    assert "1.2 GB · 300,000 篇文档 · 2,500,000 个样本 · 12.3 MB/s · 剩余 1:02:03" in shown
+    before = screen.tell()
+    with view.build_bar("zh", quiet=True) as tell:
+        tell(STATE)
+    assert screen.tell() == before
 
 
 def test_fine_tuning_lines(capsys: pytest.CaptureFixture[str]) -> None:
