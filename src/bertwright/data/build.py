@@ -82,11 +82,7 @@ def build_shards(
             is too small for a single process.
     """
     config = config or DataConfig()
-    if workers is not None and workers < 0:
-        raise BertwrightError(f"workers must not be negative, not {workers}")
-    workers = workers or os.cpu_count() or 1
-    if ram is not None:
-        workers = workers_within(bytes_of(ram), workers)
+    num_workers = _num_workers(workers, ram)
     reader = Reader(find_files(paths), text_column, warn_of_large=ram is not None)
     out = Path(out).resolve()
     _check_place(out, overwrite)
@@ -94,7 +90,7 @@ def build_shards(
         records = _save_vocabulary(wordpiece, journal)
         works = (work.packed() for work in partition(reader.texts(), config))
         meter = Meter(reader)
-        with closing(_build_all(works, wordpiece, config, journal, workers)) as results:
+        with closing(_build_all(works, wordpiece, config, journal, num_workers)) as results:
             for built in results:
                 meter.add(built, reused=journal.add(built))
                 if progress:
@@ -112,6 +108,13 @@ def build_shards(
         manifest.save(journal.shards)
         journal.finish({*records, "manifest.json"})
     return manifest
+
+
+def _num_workers(wanted: int | None, ram: int | str | None) -> int:
+    if wanted is not None and wanted < 0:
+        raise BertwrightError(f"workers must not be negative, not {wanted}")
+    most = wanted or os.cpu_count() or 1
+    return most if ram is None else workers_within(bytes_of(ram), most)
 
 
 def _settings(config: DataConfig, wordpiece: WordPiece) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import os
 import re
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -99,25 +99,19 @@ def train_vocabulary(
     Raises:
         BertwrightError: the corpus cannot be read or holds no word, or `config.size` has no room for its characters.
     """
-    started = time.perf_counter()
+    started, files = time.perf_counter(), find_files(paths)
     tell = progress or (lambda stage, share: None)
-    files = find_files(paths)
     rules = TextRules(lowercase=not config.cased)
     counts = _count(files, partial(count_words, rules=rules, text_column=text_column), threads=threads, tell=tell)
     if not counts.words:
         raise BertwrightError("there is no word in this corpus", where=files[0], fix="give files with text in them")
     dropped = _rare_characters(counts.words, config.min_character_frequency)
-    usable = {
-        word: count
-        for word, count in counts.words.items()
-        if len(word) <= rules.max_word_characters and not (dropped and dropped.intersection(word))
-    }
+    usable = _usable(counts.words, rules.max_word_characters, dropped)
     first, inside = _alphabet(usable)
     specials = _specials(config.unused_slots)
     if config.size < (smallest := len(specials) + len(first) + len(inside)):
         raise _too_small(config, smallest, len(specials), counts.words)
     pieces = merge_pairs(usable, first + inside, config.size - len(specials), config.min_frequency, tell)
-    tell("merge", 1.0)
     wordpiece = WordPiece(specials + pieces, rules)
     report = {
         "size": wordpiece.vocab_size,
@@ -215,6 +209,12 @@ def _characters(words: Mapping[str, int]) -> dict[str, int]:
     return counts
 
 
+def _usable(words: Mapping[str, int], most_characters: int, dropped: Collection[str]) -> dict[str, int]:
+    """Return the words that can have pieces: none too long, none with a dropped character."""
+    without = frozenset(dropped)
+    return {word: count for word, count in words.items() if len(word) <= most_characters and without.isdisjoint(word)}
+
+
 def _alphabet(words: Mapping[str, int]) -> tuple[list[str], list[str]]:
     """Return every character, and every character seen inside a word with `##` before it, each sorted."""
     inside = set().union(*(word[1:] for word in words))
@@ -286,6 +286,8 @@ def merge_pairs(
         for changed in _merge(pair, symbol_of[piece], spelled, counts, pair_counts, words_with):
             if (count := pair_counts[changed]) >= min_frequency:
                 heapq.heappush(heap, (-count, changed))
+    if tell:
+        tell("merge", 1.0)
     return pieces
 
 
