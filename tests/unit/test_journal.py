@@ -134,7 +134,7 @@ def test_a_changed_corpus_gives_what_a_fresh_build_gives(corpus, tmp_path, built
     make(corpus, tmp_path / "out")
     assert ("train", 0) not in built
     assert built
-    assert "shards that were there were built again: their text has changed" in caplog.text
+    assert "shards that were there were built again: their text or files have changed" in caplog.text
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 

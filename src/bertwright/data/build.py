@@ -82,39 +82,47 @@ def build_shards(
             is too small for a single process.
     """
     config = config or DataConfig()
-    num_workers = _num_workers(workers, ram)
+    if workers is not None and workers < 0:
+        raise BertwrightError(f"workers must not be negative, not {workers}")
+    workers = workers or os.cpu_count() or 1
+    if ram is not None:
+        workers = workers_within(bytes_of(ram), workers)
     reader = Reader(find_files(paths), text_column, warn_of_large=ram is not None)
     out = Path(out).resolve()
     _check_place(out, overwrite)
     with explain_os_errors(out), Journal.open(out, _settings(config, wordpiece), overwrite=overwrite) as journal:
-        records = _save_vocabulary(wordpiece, journal)
-        works = (work.packed() for work in partition(reader.texts(), config))
-        meter = Meter(reader)
-        with closing(_build_all(works, wordpiece, config, journal, num_workers)) as results:
-            for built in results:
-                meter.add(built, reused=journal.add(built))
-                if progress:
-                    progress(meter.state)
-        with journal.useless_if_refused():
-            _check(meter.counts, config)
-        records |= meter.files
-        manifest = Manifest(
-            config=config,
-            vocabulary={"sha256": wordpiece.sha256, "size": wordpiece.vocab_size},
-            corpus=[{"name": path.name, "bytes": path.stat().st_size} for path in reader.files],
-            counts=meter.counts,
-            files=dict(sorted(records.items())),
-        )
-        manifest.save(journal.shards)
-        journal.finish({*records, "manifest.json"})
+        manifest = _build_into(journal, reader, wordpiece, config, workers, progress)
+        journal.finish({*manifest.files, "manifest.json"})
     return manifest
 
 
-def _num_workers(wanted: int | None, ram: int | str | None) -> int:
-    if wanted is not None and wanted < 0:
-        raise BertwrightError(f"workers must not be negative, not {wanted}")
-    most = wanted or os.cpu_count() or 1
-    return most if ram is None else workers_within(bytes_of(ram), most)
+def _build_into(
+    journal: Journal,
+    reader: Reader,
+    wordpiece: WordPiece,
+    config: DataConfig,
+    workers: int,
+    progress: Progress | None,
+) -> Manifest:
+    records = _save_vocabulary(wordpiece, journal)
+    works = (work.packed() for work in partition(reader.texts(), config))
+    meter = Meter(reader)
+    with closing(_build_all(works, wordpiece, config, journal, workers)) as results:
+        for built in results:
+            meter.add(built, reused=journal.add(built))
+            if progress:
+                progress(meter.state)
+    with journal.useless_if_refused():
+        _check(meter.counts, config)
+    manifest = Manifest(
+        config=config,
+        vocabulary={"sha256": wordpiece.sha256, "size": wordpiece.vocab_size},
+        corpus=[{"name": path.name, "bytes": path.stat().st_size} for path in reader.files],
+        counts=meter.counts,
+        files=dict(sorted((records | meter.files).items())),
+    )
+    manifest.save(journal.shards)
+    return manifest
 
 
 def _settings(config: DataConfig, wordpiece: WordPiece) -> dict[str, Any]:

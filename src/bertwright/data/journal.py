@@ -146,7 +146,7 @@ class Journal:
         """
         if len(self._known) > self._reused:
             changed = len(self._known) - self._reused
-            _logger.info("%d of the shards that were there were built again: their text has changed", changed)
+            _logger.info("%d of the shards that were there were built again: their text or files have changed", changed)
         for path in self.shards.iterdir():
             if path.name not in names:
                 path.unlink()

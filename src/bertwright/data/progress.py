@@ -70,10 +70,8 @@ class Reader:
             for text in read_texts(path, text_column=self._text_column, watch=self._watch):
                 self._characters += len(text)
                 if self._warn_of_large and len(text) > SHARD_CHARACTERS:
-                    millions = len(text) / 1e6
-                    _logger.warning(
-                        "%s: a document of %.0f million characters takes memory beyond --ram", path, millions
-                    )
+                    size = f"a document of {len(text):,} characters is larger than a shard"
+                    _logger.warning("%s: %s: --ram does not cover it", path, size)
                 yield text
             self._bytes_done += self._size
             self._size = 0

@@ -20,7 +20,7 @@ import os
 import re
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -93,25 +93,25 @@ def train_vocabulary(
 
     Returns:
         The vocabulary, in Google's order: [PAD], [unused] slots, [UNK], [CLS], [SEP], [MASK], characters, characters
-        inside a word, merged pieces from frequent to rare. The report counts what was read and what became of it; it
-        measures `unknown_rate` (share of words that are [UNK]) and `pieces_per_word` on the training text itself.
+        inside a word, merged pieces from frequent to rare. The report counts what was read and what became of it;
+        `unknown_rate` (share of words that are [UNK]) and `pieces_per_word` are those of the training text.
 
     Raises:
         BertwrightError: the corpus cannot be read or holds no word, or `config.size` has no room for its characters.
     """
-    started, files = time.perf_counter(), find_files(paths)
-    tell = progress or (lambda stage, share: None)
+    started = time.perf_counter()
+    files = find_files(paths)
     rules = TextRules(lowercase=not config.cased)
-    counts = _count(files, partial(count_words, rules=rules, text_column=text_column), threads=threads, tell=tell)
+    counts = _count(files, partial(count_words, rules=rules, text_column=text_column), threads=threads, tell=progress)
     if not counts.words:
         raise BertwrightError("there is no word in this corpus", where=files[0], fix="give files with text in them")
     dropped = _rare_characters(counts.words, config.min_character_frequency)
-    usable = _usable(counts.words, rules.max_word_characters, dropped)
+    usable = _usable(counts.words, dropped, rules.max_word_characters)
     first, inside = _alphabet(usable)
     specials = _specials(config.unused_slots)
     if config.size < (smallest := len(specials) + len(first) + len(inside)):
         raise _too_small(config, smallest, len(specials), counts.words)
-    pieces = merge_pairs(usable, first + inside, config.size - len(specials), config.min_frequency, tell)
+    pieces = merge_pairs(usable, first + inside, config.size - len(specials), config.min_frequency, progress)
     wordpiece = WordPiece(specials + pieces, rules)
     report = {
         "size": wordpiece.vocab_size,
@@ -136,8 +136,9 @@ def train_vocabulary(
 
 
 def _count(
-    files: list[Path], count: Callable[[Path], WordCounts], *, threads: int | None, tell: Progress
+    files: list[Path], count: Callable[[Path], WordCounts], *, threads: int | None, tell: Progress | None
 ) -> WordCounts:
+    tell = tell or (lambda stage, share: None)
     if threads is not None and threads < 0:
         raise BertwrightError(f"threads must not be negative, not {threads}")
     sizes = [file.stat().st_size for file in files]
@@ -201,18 +202,20 @@ def _rare_characters(words: Mapping[str, int], min_frequency: int) -> frozenset[
     return frozenset(character for character, count in _characters(words).items() if count < min_frequency)
 
 
+def _usable(words: Mapping[str, int], dropped: frozenset[str], longest: int) -> dict[str, int]:
+    return {
+        word: count
+        for word, count in words.items()
+        if len(word) <= longest and not (dropped and dropped.intersection(word))
+    }
+
+
 def _characters(words: Mapping[str, int]) -> dict[str, int]:
     counts: dict[str, int] = defaultdict(int)
     for word, count in words.items():
         for character in word:
             counts[character] += count
     return counts
-
-
-def _usable(words: Mapping[str, int], most_characters: int, dropped: Collection[str]) -> dict[str, int]:
-    """Return the words that can have pieces: none too long, none with a dropped character."""
-    without = frozenset(dropped)
-    return {word: count for word, count in words.items() if len(word) <= most_characters and without.isdisjoint(word)}
 
 
 def _alphabet(words: Mapping[str, int]) -> tuple[list[str], list[str]]:
