@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bertwright.estimators import BertClassifier, BertRegressor, BertTagger
     from bertwright.evaluation import evaluate
     from bertwright.export import convert
+    from bertwright.extension import extend_vocabulary
     from bertwright.glue import run_glue
     from bertwright.model.bert import Bert
     from bertwright.pipelines import pipeline
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from bertwright.text.vocabulary import train_vocabulary
     from bertwright.text.wordpiece import WordPiece
     from bertwright.training.finetune import finetune
+    from bertwright.training.plan import plan_pretraining
     from bertwright.training.pretrain import pretrain
     from bertwright.training.trials import finetune_trials
 
@@ -54,10 +56,12 @@ _HOMES = {
     "build_shards": "data.build",
     "convert": "export",
     "evaluate": "evaluation",
+    "extend_vocabulary": "extension",
     "finetune": "training.finetune",
     "finetune_trials": "training.trials",
     "get_recipe": "recipes",
     "pipeline": "pipelines",
+    "plan_pretraining": "training.plan",
     "pretrain": "training.pretrain",
     "run_glue": "glue",
     "score_predictions": "scoring",
@@ -88,10 +92,12 @@ __all__ = [
     "build_shards",
     "convert",
     "evaluate",
+    "extend_vocabulary",
     "finetune",
     "finetune_trials",
     "get_recipe",
     "pipeline",
+    "plan_pretraining",
     "pretrain",
     "run_glue",
     "score_predictions",

@@ -24,7 +24,6 @@ from bertwright.batch import Batch
 from bertwright.config import Activation, PoolingMode
 from bertwright.errors import BertwrightError
 from bertwright.files import new_folder
-from bertwright.json_values import read_json
 from bertwright.model.bert import Bert
 from bertwright.model.folder import Described, describe, google_config, read_wordpiece
 from bertwright.model.heads import Head
@@ -33,7 +32,7 @@ from bertwright.model.names import to_google
 from bertwright.model.pooling import Pooling, pooling_files, read_pooling
 from bertwright.model.tf_bundle import write_bundle
 from bertwright.model.weights import Sheet, SheetRow, load_model, load_with_sheet, save_model, to_hugging_face
-from bertwright.tasks import TASK_FILE
+from bertwright.tasks import task_files
 from bertwright.text.wordpiece import WordPiece
 
 log = logging.getLogger(__name__)
@@ -111,7 +110,7 @@ def convert(
     wordpiece = read_wordpiece(folder, config)
     match to:
         case "hf":
-            names = _write_hugging_face(model, wordpiece, out, _task_file(folder, model))
+            names = _write_hugging_face(model, wordpiece, out, task_files(folder, model))
         case "sentence-transformers":
             found = found if pooling is None else replace(found, modes=(pooling,), dense=())
             found = replace(found, max_length=found.max_length or config.max_position_embeddings)
@@ -134,12 +133,6 @@ def _gelu(described: Described, hidden_act: Activation) -> Activation:
         raise BertwrightError(f"its hidden_act {described.config.hidden_act!r} leaves no choice", where=described.path,
                               fix="--hidden-act gelu_new is for Google's files that say gelu")  # fmt: skip
     return hidden_act
-
-
-def _task_file(folder: Path, model: Bert) -> dict[str, str]:
-    path = folder / TASK_FILE
-    kept = path.is_file() and read_json(path).get("name") in model.heads
-    return {TASK_FILE: path.read_text(encoding="utf-8")} if kept else {}
 
 
 def _write_hugging_face(model: Bert, wordpiece: WordPiece, out: Path, extra_files: Mapping[str, str]) -> dict[str, str]:

@@ -93,7 +93,7 @@ class Predictor:
         folder = bert_folder(folder)
         prepared = machine.prepare()
         saved = load_task(folder)
-        model = _load(folder, saved[0] if saved else None).to(device or prepared)
+        model = load_with_head(folder, saved[0] if saved else None).to(device or prepared)
         task, max_length = saved or (adopt_task(model, folder), None)
         if task is not None and options:
             task = task_from_json({"name": task.name, "options": {**task.options(), **options}})
@@ -260,7 +260,7 @@ class Predictor:
         return rows.cpu(), logits.float().cpu()
 
 
-def _load(folder: Path, task: Task | None) -> Bert:
+def load_with_head(folder: Path, task: Task | None) -> Bert:
     """Load a model folder; a head that is a task's own is made by the task."""
     if task is None or task.head_name in KNOWN_HEADS:
         return load_model(folder)

@@ -28,8 +28,10 @@ from bertwright.recipes import RECIPES, Recipe
 COMMANDS = {
     "demo": None,
     "vocab": VocabConfig,
+    "vocab extend": None,
     "data build": DataConfig,
     "data show": None,
+    "plan": PretrainConfig,
     "pretrain": PretrainConfig,
     "fill": None,
     "nsp": None,

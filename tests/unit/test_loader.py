@@ -249,7 +249,7 @@ def test_short_examples_come_first_and_whole_ones_after(shards: ShardSet) -> Non
     short, whole = (
         PretrainLoader(part, wordpiece=wordpiece, batch_tokens=64, seed=3) for part in (split.cropped(16), split)
     )
-    stream = Phases([Phase(short, until=4), Phase(whole, until=12)])
+    stream = Phases([Phase("short", short, until=4), Phase("whole", whole, until=12)])
     lengths, positions = [], [0]
     for number in range(12):
         step = stream.batches_at(positions[-1], number)
@@ -264,7 +264,7 @@ def test_a_phase_of_other_data_begins_with_its_first_example(shards: ShardSet) -
         PretrainLoader(shards.split(split), wordpiece=shards.wordpiece, batch_tokens=64, seed=3)
         for split in ("train", "held_out")
     )
-    stream = Phases([Phase(one, until=3), Phase(two, until=5, from_start=True)])
+    stream = Phases([Phase("whole", one, until=3), Phase("long", two, until=5, from_start=True)])
     position = 0
     for number in range(3):
         found = stream.batches_at(position, number)

@@ -1,51 +1,58 @@
-"""A cap for the memory of a build: how it is written, and how many workers fit below it."""
+"""What a step keeps, counted by formula, against what autograd really keeps."""
 
-import logging
+import itertools
 
 import pytest
+import torch
 
-from bertwright.data.memory import ALONE_BYTES, READER_BYTES, WORKER_BYTES, bytes_of, workers_within
-from bertwright.errors import BertwrightError
+from bertwright.batch import Batch
+from bertwright.config import BertConfig
+from bertwright.model.bert import Bert
+from bertwright.model.memory import kept_for_backward
+from bertwright.objectives import OBJECTIVES
+
+TOLERANCE = 0.03
+"""Row numbers and a few vectors are left out of the count."""
+SHAPES = [(1, 64, 2, 100), (3, 32, 4, 400)]
+LENGTHS = [[128] * 4, [7, 60, 33, 33, 128, 12], [32] * 9]
 
 
 @pytest.mark.parametrize(
-    ("text", "size"),
-    [
-        ("1GB", 10**9),
-        ("512MB", 512 * 10**6),
-        ("1.5 gb", 1_500_000_000),
-        ("2g", 2 * 10**9),
-        ("2GiB", 2**31),
-        (" 700 M ", 700 * 10**6),
-        ("0.5TB", 500 * 10**9),
-        ("123456789", 123456789),
-        (10**9, 10**9),
-    ],
+    ("shape", "lengths", "dropout", "objective", "dtype"),
+    [*itertools.product(SHAPES, LENGTHS, (0.0, 0.1), ("mlm", "mlm+nsp"), (torch.float32, torch.bfloat16))],
 )
-def test_sizes(text, size):
-    assert bytes_of(text) == size
+def test_the_count_is_what_autograd_keeps(shape, lengths, dropout, objective, dtype):
+    layers, hidden, heads, words = shape
+    config = BertConfig(
+        vocab_size=words,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=3 * hidden,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+    )
+    ids = [torch.randint(0, words, (length,)).tolist() for length in lengths]
+    rows = torch.arange(1, sum(lengths), 7)
+    targets = {"masked_rows": rows, "masked_labels": torch.zeros_like(rows)}
+    if objective == "mlm+nsp":
+        targets["next_sentence_label"] = torch.zeros(len(lengths), dtype=torch.long)
+    batch = Batch.pack(ids, [[0] * length for length in lengths], targets)
+    task = OBJECTIVES[objective]()
+    model = Bert(config, task.heads(config)).train()
+    model.compute_dtype = dtype
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept = {}
 
+    def note(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own and tensor.is_floating_point():
+            kept[storage.data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
 
-@pytest.mark.parametrize("text", ["", "much", "GB", "-1GB", "1 2GB", "1EB", "0", "0GB", "1,5GB", "1e9", 0, -5])
-def test_what_is_no_size_is_said(text):
-    with pytest.raises(BertwrightError, match="not a size of memory") as caught:
-        bytes_of(text)
-    assert "--ram 2GB" in caught.value.fix
-
-
-def test_as_many_workers_as_fit(caplog):
-    for ram in range(ALONE_BYTES, 20 * 10**9, 37_000_000):
-        for wanted in (1, 2, 8, 64):
-            fitting = workers_within(ram, wanted)
-            assert 1 <= fitting <= wanted
-            assert fitting == 1 or READER_BYTES + fitting * WORKER_BYTES <= ram
-            assert fitting == wanted or READER_BYTES + (fitting + 1) * WORKER_BYTES > ram
-    with caplog.at_level(logging.INFO):
-        assert workers_within(READER_BYTES + 3 * WORKER_BYTES, 8) == 3
-    assert "3 of 8 workers" in caplog.text
-
-
-def test_too_little_is_refused_with_what_is_enough():
-    with pytest.raises(BertwrightError, match=r"--ram is 100\.0 MB") as caught:
-        workers_within(100 * 10**6, 1)
-    assert workers_within(bytes_of(caught.value.fix.split()[2]), 4) == 1
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        output = task(model, batch)
+    assert output.losses
+    expected = kept_for_backward(config, batch, dtype)
+    assert sum(expected.values()) == pytest.approx(sum(kept.values()), rel=TOLERANCE)
+    assert expected["logits"] == dtype.itemsize * rows.shape[0] * words

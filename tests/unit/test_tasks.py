@@ -8,8 +8,22 @@ import logging
 import pytest
 import torch
 
+from bertwright.config import BertConfig
 from bertwright.errors import BertwrightError
-from bertwright.tasks import ClassifyTask, Example, Feature, get_task, load_task, task_from_json, task_to_json
+from bertwright.model.bert import Bert
+from bertwright.tasks import (
+    ChoiceTask,
+    ClassifyTask,
+    Example,
+    Feature,
+    QATask,
+    RegressTask,
+    get_task,
+    load_task,
+    task_files,
+    task_from_json,
+    task_to_json,
+)
 from bertwright.tasks.tables import read_table
 from bertwright.text.rules import TextRules
 from bertwright.text.wordpiece import SPECIAL_TOKENS, WordPiece
@@ -209,6 +223,15 @@ def test_a_damaged_task_file_is_named(tmp_path, change, message):
     with pytest.raises(BertwrightError, match=message) as caught:
         load_task(tmp_path)
     assert "task.json" in str(caught.value)
+
+
+@pytest.mark.parametrize("task", [ClassifyTask(labels=("a", "b")), RegressTask(), QATask(), ChoiceTask()])
+def test_a_task_file_goes_with_its_head_whatever_either_is_called(tmp_path, task):
+    text = json.dumps({**task_to_json(task), "max_length": 128})
+    (tmp_path / "task.json").write_text(text, encoding="utf-8")
+    shape = BertConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+    assert task_files(tmp_path, Bert(shape, {task.head_name: task.head(shape)})) == {"task.json": text}
+    assert task_files(tmp_path, Bert(shape)) == {}
 
 
 def test_unknown_tasks_are_refused():

@@ -37,6 +37,9 @@ app = App(
     suppress_keyboard_interrupt=False,
     result_action="return_value",
 )
+vocab = App(
+    name="vocab", help="Train a WordPiece vocabulary on raw text, or add a domain's words to a model's.", sort_key=1
+)
 data = App(name="data", help="Build shards of examples from raw text, and look at them.", sort_key=2)
 finetune = App(
     name="finetune",
@@ -47,11 +50,14 @@ finetune = App(
 
 # In the order of a model's life, which is the order of `bertwright --help`.
 app.command(commands.demo, sort_key=0)
-app.command(commands.vocab, sort_key=1)
+app.command(vocab)
+vocab.default(commands.vocab)
+vocab.command(commands.vocab_extend, name="extend")
 app.command(data)
 data.command(commands.data_build, name="build")
 data.command(commands.data_show, name="show")
 app.command(commands.pretrain, sort_key=3, config=(settings_from(PretrainConfig), whole_numbers))
+app.command(commands.plan, sort_key=2.5, config=(settings_from(PretrainConfig), whole_numbers))
 app.command(models.fill, sort_key=4)
 app.command(models.nsp, sort_key=5)
 app.command(labelled.check, sort_key=6)

@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from cyclopts import Parameter
+
 from bertwright.cli import console, view
 from bertwright.cli.console import print_json
 from bertwright.cli.flags import Flat, Output, Switch, Training
@@ -54,6 +56,49 @@ def vocab(
         trained = train_vocabulary(corpus, config, text_column=text_column, threads=threads or None, progress=progress)
     trained.wordpiece.save(out)
     show_facts({"path": str(out), **trained.report}, output)
+
+
+def vocab_extend(
+    model: Path,
+    /,
+    *,
+    corpus: Annotated[list[str], Parameter(consume_multiple=True, negative="")],
+    out: Path,
+    text_column: str = "text",
+    size: int = 1_000,
+    min_count: int = 5,
+    threads: int = 0,
+    output: Output = Output(),
+) -> None:
+    """Give a model the words of a domain: a new model folder, whose vocabulary no longer cuts them into pieces.
+
+    Args:
+        model: Model folder, with any heads or none, or a name on the hub.
+        corpus: Text files (.txt, .jsonl, .parquet; also .gz, .xz, .zst), folders or patterns.
+        out: Folder for the new model; it must be empty or absent.
+        text_column: Key or column of the text in .jsonl and .parquet files.
+        size: New words at most; they fill [unusedN] slots first.
+        min_count: How often the corpus must have a word.
+        threads: Processor threads; 0: all. The result is the same for any number.
+    """
+    from bertwright.extension import extend_vocabulary
+
+    with view.stage_bar(quiet=output.quiet) as progress:
+        extension = extend_vocabulary(
+            model,
+            corpus,
+            out,
+            text_column=text_column,
+            size=size,
+            min_count=min_count,
+            threads=threads or None,
+            progress=progress,
+        )
+    if output.json:
+        print_json({"path": str(out), **extension.to_json()})
+        return
+    view.print_new_words(extension, language())
+    console.err.print(say("saved", language(), path=out))
 
 
 def data_build(
@@ -165,6 +210,44 @@ def pretrain(
         where: dict[str, Any] = {"data": data, "long_data": long_data, "out": out, "init": init}
         model = train(shape, dials, **where, resume=resume, on_event=on_event)
     finish(out, model, {}, output)
+
+
+def plan(
+    recipe: str,
+    /,
+    *,
+    data: Path,
+    long_data: Path | None = None,
+    init: Path | None = None,
+    config: Path | None = None,
+    probe_seconds: float = 30.0,
+    dials: Annotated[PretrainConfig, Training] = PretrainConfig(),
+    output: Output = Output(),
+) -> None:
+    """Say what a pre-training run will cost, before it: memory, disk, and the time on this machine.
+
+    Flags are those of `pretrain`. Nothing is kept.
+
+    Args:
+        recipe: Size and settings, as for `pretrain`.
+        data: Folder of shards that `bertwright data build` wrote.
+        long_data: Shards with longer examples, as for `pretrain`.
+        init: Model folder to start from.
+        config: JSON file of training settings, such as another run's config.json.
+        probe_seconds: How long training is tried, to measure speed and memory; 0: not at all.
+    """
+    from bertwright.cli.plan_view import print_plan
+    from bertwright.recipes import get_recipe
+    from bertwright.training.plan import plan_pretraining
+
+    with view.stage_bar(quiet=output.quiet) as progress:
+        where: dict[str, Any] = {"data": data, "long_data": long_data, "init": init}
+        shape = get_recipe(recipe).model
+        planned = plan_pretraining(shape, dials, **where, probe_seconds=probe_seconds, progress=progress)
+    if output.json:
+        print_json(planned.to_json())
+    else:
+        print_plan(planned, language())
 
 
 def report(run: Path, /, *, lang: Lang | None = None, output: Output = Output()) -> None:

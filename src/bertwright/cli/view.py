@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from bertwright.data.progress import BuildState
     from bertwright.data.show import ExampleView
     from bertwright.export import Conversion
+    from bertwright.text.extension import Extension
 
 Event = Mapping[str, Any]
 
@@ -317,6 +318,26 @@ def print_facts(values: Mapping[str, Any], indent: str = "") -> None:
         elif isinstance(value, Mapping):
             out.print(Text(indent + name))
             print_facts(value, indent + "  ")
+
+
+def print_new_words(extension: Extension, lang: Lang, most: int = 20) -> None:
+    """Print the best new words, what they were cut into, and what they save; then the figures of the whole corpus."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for key in ("extend_word", "extend_pieces"):
+        table.add_column(say(key, lang))
+    for key in ("extend_count", "extend_saved"):
+        table.add_column(say(key, lang), justify="right")
+    for each in extension.words[:most]:
+        pieces = " ".join(extension.old.tokens[number] for number in each.pieces)
+        table.add_row(Text(each.word, style="bold"), Text(pieces), f"{each.count:,}", f"{each.tokens_saved:,}")
+    out.print(table)
+    if (rest := len(extension.words) - most) > 0:
+        out.print(Text(say("report_more", lang, count=rest), style="dim"))
+    before, after = extension.report["before"], extension.report["after"]
+    lines = [say(f"extend_{name}", lang, before=before[name], after=after[name])
+             for name in ("tokens_per_word", "unknown_words")]  # fmt: skip
+    for line in (say("extend_entries", lang, **extension.report), *lines):
+        out.print(Text(line))
 
 
 def print_confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> None:

@@ -183,6 +183,8 @@ class PretrainLoader:
 class Phase:
     """A part of a run that has data of its own."""
 
+    name: str
+    """`short` (cropped examples), `whole` or `long`."""
     loader: PretrainLoader
     """Its batches."""
     until: int

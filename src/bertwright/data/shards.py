@@ -30,6 +30,7 @@ from bertwright.text.wordpiece import WordPiece
 
 FORMAT_VERSION = 1
 SPLITS = ("train", "held_out")
+_COUNTED_AT_ONCE = 1 << 24
 _REBUILD = "build it again with `bertwright data build`"
 
 
@@ -174,6 +175,14 @@ class Split:
         parts = [shard.examples["a_length"] + shard.examples["b_length"] for shard in self._shards]
         lengths = np.concatenate(parts) if parts else np.zeros(0, dtype=np.uint16)
         return np.minimum(lengths, np.uint16(self._longest)) + specials
+
+    def token_counts(self, vocab_size: int) -> Int[np.ndarray, "V"]:
+        """Return how often each id occurs in the texts of the split, specials left out."""
+        counts = np.zeros(vocab_size, dtype=np.int64)
+        for shard in self._shards:
+            for start in range(0, len(shard.tokens), _COUNTED_AT_ONCE):
+                counts += np.bincount(shard.tokens[start : start + _COUNTED_AT_ONCE], minlength=vocab_size)
+        return counts
 
     def example(self, index: int) -> RawExample:
         """Return one example.

@@ -26,6 +26,8 @@ VOCABULARY_FILES = frozenset(
 )
 CONFIG_FILES = ("config.json", "bert_config.json")
 """Hugging Face's, and Google's."""
+TASK_FILE = "task.json"
+"""Where a model folder keeps its task, which goes with its head."""
 LABEL_KEYS = ("id2label", "label2id", "problem_type")
 """What `config.json` says of a classifier's outputs."""
 

@@ -27,7 +27,7 @@ from bertwright.files import new_folder
 from bertwright.json_values import read_json
 from bertwright.model.bert import Bert
 from bertwright.model.checkpoint_files import Checkpoint, StoredTensor, open_checkpoint
-from bertwright.model.folder import LABEL_KEYS, Described, describe, hugging_face_config, model_card
+from bertwright.model.folder import LABEL_KEYS, TASK_FILE, Described, describe, hugging_face_config, model_card
 from bertwright.model.heads import (
     ChoiceHead,
     ClassificationHead,
@@ -47,8 +47,6 @@ _STALE = re.compile(
     r"|onnx|openvino)$"
 )
 """Weights of any format, which say something else once others are saved beside them."""
-_TASK = "task.json"
-"""What belongs to a head, and goes with it."""
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _MOST_LABELS = 2**24
@@ -376,7 +374,7 @@ def _keep_other_files(old: Path, new: Path, model: Bert) -> None:
         raise BertwrightError("something else is here already", where=old, fix="choose another folder")
     same_heads = config["architectures"] == hugging_face_config(model)["architectures"]
     for file in old.iterdir():
-        if _STALE.match(file.name) or (file.name == _TASK and not same_heads):
+        if _STALE.match(file.name) or (file.name == TASK_FILE and not same_heads):
             continue
         if file.is_dir():
             shutil.copytree(file, new / file.name, symlinks=True)

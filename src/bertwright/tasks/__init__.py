@@ -22,6 +22,7 @@ from bertwright.config import BertConfig
 from bertwright.errors import BertwrightError, nearest
 from bertwright.json_values import from_dict, read_json
 from bertwright.model.bert import Bert
+from bertwright.model.folder import TASK_FILE
 from bertwright.model.heads import Head
 from bertwright.model.weights import save_model
 from bertwright.tasks.base import Example, Feature, Prediction, Task
@@ -48,15 +49,13 @@ __all__ = [
     "get_task",
     "load_task",
     "save_fine_tuned",
+    "task_files",
     "task_from_json",
     "task_to_json",
 ]
 
 TASKS: dict[str, type[Task]] = {task.name: task for task in (ClassifyTask, RegressTask, ChoiceTask, QATask, TagTask)}
 """Every task by name; add yours here to have it trained, scored, predicted and checked."""
-
-TASK_FILE = "task.json"
-"""Where a model folder keeps its task."""
 
 
 @dataclass(frozen=True)
@@ -130,3 +129,10 @@ def load_task(folder: Path) -> tuple[Task, int] | None:
     if not isinstance(max_length, int) or max_length < 3:
         raise BertwrightError(f"max_length must be a whole number of at least 3, not {max_length!r}", where=path)
     return task_from_json(values, where=path), max_length
+
+
+def task_files(folder: Path, model: Bert) -> dict[str, str]:
+    """Return the text of a model folder's task.json by its name, or nothing if the model lacks the task's head."""
+    task = load_task(folder)
+    kept = task is not None and task[0].head_name in model.heads
+    return {TASK_FILE: (folder / TASK_FILE).read_text(encoding="utf-8")} if kept else {}

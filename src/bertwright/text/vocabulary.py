@@ -102,7 +102,7 @@ def train_vocabulary(
     started = time.perf_counter()
     files = find_files(paths)
     rules = TextRules(lowercase=not config.cased)
-    counts = _count(files, partial(count_words, rules=rules, text_column=text_column), threads=threads, tell=progress)
+    counts = count_corpus(files, rules, text_column=text_column, threads=threads, progress=progress)
     if not counts.words:
         raise BertwrightError("there is no word in this corpus", where=files[0], fix="give files with text in them")
     dropped = _rare_characters(counts.words, config.min_character_frequency)
@@ -135,10 +135,12 @@ def train_vocabulary(
     return TrainedVocabulary(wordpiece, report)
 
 
-def _count(
-    files: list[Path], count: Callable[[Path], WordCounts], *, threads: int | None, tell: Progress | None
+def count_corpus(
+    files: list[Path], rules: TextRules, *, text_column: str, threads: int | None, progress: Progress | None
 ) -> WordCounts:
-    tell = tell or (lambda stage, share: None)
+    """Count the words of corpus files; see `train_vocabulary` for the arguments."""
+    tell = progress or (lambda stage, share: None)
+    count = partial(count_words, rules=rules, text_column=text_column)
     if threads is not None and threads < 0:
         raise BertwrightError(f"threads must not be negative, not {threads}")
     sizes = [file.stat().st_size for file in files]
@@ -160,7 +162,7 @@ def _count(
         except BrokenProcessPool:
             raise BertwrightError(
                 "a counting process died: it ran out of memory, or the calling script starts again in every process",
-                fix="use threads=1; in a script, call train_vocabulary under `if __name__ == '__main__':`",
+                fix="use threads=1; in a script, call this function under `if __name__ == '__main__':`",
             ) from None
         except BaseException:
             executor.shutdown(wait=False, cancel_futures=True)
@@ -175,7 +177,7 @@ def count_words(file: Path, rules: TextRules, text_column: str = TEXT_COLUMN) ->
     for text in read_texts(file, text_column=text_column):
         counts.num_documents += 1
         counts.num_bytes += len(text) if text.isascii() else len(text.encode())
-        chunks.update(_chunks_of(text.replace("\n", " ")))
+        chunks.update(_chunks_of(text.replace("\n", " "), rules))
         if len(chunks) > _MAX_COUNTED_CHUNKS:
             _add_chunks(chunks, counts.words, rules)
             chunks.clear()
@@ -183,9 +185,9 @@ def count_words(file: Path, rules: TextRules, text_column: str = TEXT_COLUMN) ->
     return counts
 
 
-def _chunks_of(text: str) -> list[str]:
+def _chunks_of(text: str, rules: TextRules) -> list[str]:
     """Return what lies between spaces, and each Chinese character: they repeat, and may be cut into words alone."""
-    if not text.isascii() and _HAS_CHINESE.search(text):
+    if rules.split_chinese and not text.isascii() and _HAS_CHINESE.search(text):
         return _CHUNKS.findall(text)
     return text.split(" ")
 

@@ -7,11 +7,13 @@ pretrain(recipe.model, PretrainConfig(steps=20_000, lr=1e-3), data=Path("shards"
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from bertwright.config import BertConfig, PretrainConfig
 from bertwright.data.loader import Phase, Phases, PretrainLoader
@@ -98,19 +100,10 @@ def _pretrain(
     on_event: OnEvent,
 ) -> Path:
     device = machine.prepare(config.threads)
-    shards = ShardSet.open(data)
-    long_shards = None if long_data is None else _longer(long_data, shards)
-    if init is None:
-        model = dataclasses.replace(model, vocab_size=shards.wordpiece.vocab_size)
-    else:
-        model = _shape_of(init, model, shards, on_event)
-    model = _fitted(model, config, shards.wordpiece)
-    dtype = machine.compute_dtype(config.precision, device)
-    config = dataclasses.replace(config, precision="fp32" if dtype.itemsize == 4 else "bf16")
-    train = _phases(shards, long_shards, model, config)
-    objective = OBJECTIVES[config.objective]()
-    bert = _fresh_or_loaded(model, config, objective, init)
-    bert.compute_dtype = dtype
+    setup = assemble(model, config, device, data=data, long_data=long_data, init=init, on_event=on_event)
+    config, shards, train, objective = setup.config, setup.shards, setup.train, setup.objective
+    bert = _fresh_or_loaded(setup, init)
+    bert.compute_dtype = setup.dtype
     bert.to(device)
 
     def evaluate(step: int) -> dict[str, float]:
@@ -119,7 +112,7 @@ def _pretrain(
             return {}
         return evaluate_means(bert, objective, held_out.eval_batches(config.eval_tokens), group)
 
-    run_config, folder = _run_config(model, config, shards, long_shards, init), out / "model"
+    run_config, folder = _run_config(setup, init), out / "model"
     create = partial(RunFolder.create, out, run_config, resume=resume, tensorboard=config.tensorboard)
     with group.led(create, partial(Follower, out)) as run:
         manifest = dataclasses.asdict(shards.manifest)
@@ -144,6 +137,48 @@ def _pretrain(
             save_model(bert, folder, wordpiece=shards.wordpiece)
             run.write_json("samples.json", _samples(bert.eval(), shards))
     return folder
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Data, model and dials, once they are known to fit each other."""
+
+    shards: ShardSet
+    long_shards: ShardSet | None
+    """Of the last phase, if there is one."""
+    model: BertConfig
+    """With the vocabulary of the shards."""
+    config: PretrainConfig
+    """With the precision that `auto` means here."""
+    dtype: torch.dtype
+    """Of activations."""
+    objective: Objective
+    train: Phases
+    """The data, and what each phase of it is evaluated on."""
+
+
+def assemble(
+    model: BertConfig,
+    config: PretrainConfig,
+    device: torch.device,
+    *,
+    data: Path,
+    long_data: Path | None = None,
+    init: Path | None,
+    on_event: OnEvent,
+) -> Setup:
+    """Open everything that a run needs but its weights; see `pretrain` for the arguments and what is refused."""
+    shards = ShardSet.open(data)
+    long_shards = None if long_data is None else _longer(long_data, shards)
+    if init is None:
+        model = dataclasses.replace(model, vocab_size=shards.wordpiece.vocab_size)
+    else:
+        model = _shape_of(init, model, shards, on_event)
+    model = _fitted(model, config, shards.wordpiece)
+    dtype = machine.compute_dtype(config.precision, device)
+    config = dataclasses.replace(config, precision="fp32" if dtype.itemsize == 4 else "bf16")
+    train = _phases(shards, long_shards, model, config)
+    return Setup(shards, long_shards, model, config, dtype, OBJECTIVES[config.objective](), train)
 
 
 def _fitted(model: BertConfig, config: PretrainConfig, wordpiece: WordPiece) -> BertConfig:
@@ -174,16 +209,16 @@ def _phases(shards: ShardSet, long_shards: ShardSet | None, model: BertConfig, c
     split, length = shards.split("train"), shards.manifest.config.max_length
     until = config.steps if long_shards is None else config.steps - round(config.long_ratio * config.steps)
     held_out = _held_out(shards, model, config)
-    phases = [Phase(_loader(split, shards, model, config), until, held_out)]
+    phases = [Phase("whole", _loader(split, shards, model, config), until, held_out)]
     if config.short_ratio and config.short_length < length:
         short = _loader(split.cropped(config.short_length), shards, model, config)
-        phases.insert(0, Phase(short, min(round(config.short_ratio * config.steps), until), held_out))
+        phases.insert(0, Phase("short", short, min(round(config.short_ratio * config.steps), until), held_out))
     if long_shards is not None:
         sequences = config.batch_tokens / length
         tokens = config.long_batch_tokens or round(sequences * long_shards.manifest.config.max_length)
         config = dataclasses.replace(config, batch_tokens=tokens)
         loader = _loader(long_shards.split("train"), long_shards, model, config)
-        phases.append(Phase(loader, config.steps, _held_out(long_shards, model, config), from_start=True))
+        phases.append(Phase("long", loader, config.steps, _held_out(long_shards, model, config), from_start=True))
     return Phases(phases)
 
 
@@ -218,26 +253,22 @@ def _shape_of(init: Path, recipe: BertConfig, shards: ShardSet, on_event: OnEven
     return model
 
 
-def _fresh_or_loaded(model: BertConfig, config: PretrainConfig, objective: Objective, init: Path | None) -> Bert:
-    heads = objective.heads(model)
+def _fresh_or_loaded(setup: Setup, init: Path | None) -> Bert:
+    heads, seed = setup.objective.heads(setup.model), setup.config.seed
     if init is None:
-        return Bert(model, heads, seed=config.seed)
-    return load_model(bert_folder(init), heads, config=model, seed=config.seed)
+        return Bert(setup.model, heads, seed=seed)
+    return load_model(bert_folder(init), heads, config=setup.model, seed=seed)
 
 
-def _run_config(
-    model: BertConfig, config: PretrainConfig, shards: ShardSet, long_shards: ShardSet | None, init: Path | None
-) -> dict[str, Any]:
-    longer = {}
-    if long_shards is not None:
-        longer = {
-            "long_data": str(long_shards.folder),
-            "long_shards_sha256": sha256_of(long_shards.folder / "manifest.json"),
-        }
+def _run_config(setup: Setup, init: Path | None) -> dict[str, Any]:
+    shards, longer = setup.shards, {}
+    if setup.long_shards is not None:
+        folder = setup.long_shards.folder
+        longer = {"long_data": str(folder), "long_shards_sha256": sha256_of(folder / "manifest.json")}
     return {
         "kind": "pretrain",
-        "model": to_dict(model),
-        "train": to_dict(config),
+        "model": to_dict(setup.model),
+        "train": to_dict(setup.config),
         "data": str(shards.folder),
         "shards_sha256": sha256_of(shards.folder / "manifest.json"),
         **longer,
