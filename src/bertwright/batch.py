@@ -78,6 +78,11 @@ class Batch:
         """The row of every sequence's [CLS], int64."""
         return self.cu_seqlens[:-1].long()
 
+    @property
+    def last_rows(self) -> Int[Tensor, "B"]:
+        """The row of every sequence's last token, its final [SEP], int64."""
+        return self.cu_seqlens[1:].long() - 1
+
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch on a device."""
         return replace(

@@ -18,7 +18,9 @@ Activation = Literal[
     "gelu", "gelu_new", "gelu_python", "gelu_fast", "gelu_pytorch_tanh", "quick_gelu", "relu", "relu6", "silu", "swish",
     "mish", "tanh", "sigmoid", "linear",
 ]  # fmt: skip
-ObjectiveName = Literal["mlm+nsp", "mlm"]
+ObjectiveName = Literal["mlm+nsp", "mlm", "ltr", "ltr+nsp"]
+LEFT_TO_RIGHT: tuple[ObjectiveName, ...] = ("ltr", "ltr+nsp")
+"""Objectives of a model that sees the left side alone. Paper: 5.1."""
 Precision = Literal["auto", "fp32", "bf16"]
 Language = Literal["en", "zh", "multi"]
 PoolingMode = Literal["cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
@@ -61,6 +63,8 @@ class BertConfig:
     """Id of [PAD]; used at the padded edge alone."""
     is_decoder: bool = False
     """Left to right: a token sees itself and those before it."""
+    pool_last: bool = False
+    """Pool the last token, which has seen the whole text, not [CLS]: of every left-to-right model trained here."""
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
@@ -113,8 +117,8 @@ class DataConfig:
 
     max_length: int = 128
     """Longest example, tokens, with [CLS] and [SEP]."""
-    objective: ObjectiveName = "mlm+nsp"
-    """`mlm+nsp` builds segment pairs with a next-sentence label; `mlm` builds single segments."""
+    objective: Literal["mlm+nsp", "mlm"] = "mlm+nsp"
+    """`mlm+nsp` builds segment pairs with a next-sentence label; `mlm` single segments. `ltr` learns from either."""
     next_sentence_rule: Literal["google", "paper"] = "google"
     """`google`: the released code's rule (a lone sentence is always given a random B: about 58 % random on short
     texts); `paper`: exactly even odds for every example."""
@@ -218,7 +222,7 @@ class PretrainConfig(TrainConfig):
     """Pre-training; the defaults are the paper's for its first 90 %, at length 128. Paper: 3.1 and A.2."""
 
     objective: ObjectiveName = "mlm+nsp"
-    """What is learnt: `mlm+nsp` or `mlm`."""
+    """What is learnt: masked tokens (`mlm`), or from left to right every next one (`ltr`), with NSP or without."""
     steps: int = 1_000_000
     """Optimizer steps."""
     batch_tokens: int = 32_768

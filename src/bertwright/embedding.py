@@ -61,7 +61,7 @@ class Embedder:
         batch_tokens: most tokens of a batch.
 
     Raises:
-        BertwrightError: there is no such layer.
+        BertwrightError: there is no such layer, or [CLS] is asked for and knows nothing.
     """
 
     def __init__(
@@ -77,6 +77,9 @@ class Embedder:
         for layer in layers:
             if not -depth - 1 <= layer <= depth:
                 raise BertwrightError(f"layer {layer} must lie between {-depth - 1} and {depth}: the model has {depth}")
+        if "cls" in pooling.modes and model.config.is_decoder:
+            what = "this model reads from left to right (is_decoder): its [CLS] has seen nothing of any text"
+            raise BertwrightError(what, fix="pool otherwise: mean, or lasttoken")
         if not layers:
             raise BertwrightError("no layer is asked for", fix="name one; -1 is the last")
         self.model = model.eval()

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from bertwright.errors import BertwrightError
+
 AnswerRules = Literal["squad", "cmrc"]
 """How two answers are compared: as SQuAD's script does, or as CMRC 2018's does, by Chinese characters."""
 ClassMetric = Literal["accuracy", "f1", "macro_f1", "mcc", "micro_f1"]
@@ -24,7 +26,19 @@ FeatureMix = Literal[
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextOptions:
+class HeadOptions:
+    """What every task can have between the encoder and its one added layer."""
+
+    bilstm: int = 0
+    """Layers of a BiLSTM, as wide as the encoder, that its outputs pass through first; 0: none."""
+
+    def __post_init__(self) -> None:
+        if self.bilstm < 0:
+            raise BertwrightError(f"bilstm must not be negative, as {self.bilstm} is")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextOptions(HeadOptions):
     """Where the texts of a table are, and what becomes of long ones."""
 
     text_column: str = "text"
@@ -59,7 +73,7 @@ class RegressOptions(TextOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChoiceOptions:
+class ChoiceOptions(HeadOptions):
     """The best of several endings; how many there are may differ from row to row."""
 
     text_column: str = "prompt"
@@ -83,7 +97,7 @@ class ChoiceOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class QAOptions:
+class QAOptions(HeadOptions):
     """The part of a context that answers a question."""
 
     stride: int = 128
@@ -97,7 +111,7 @@ class QAOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TagOptions:
+class TagOptions(HeadOptions):
     """A tag for every word, or the names in a text."""
 
     scheme: TagScheme = "iob2"

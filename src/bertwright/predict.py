@@ -27,7 +27,7 @@ from bertwright.batch import Batch
 from bertwright.errors import BertwrightError
 from bertwright.model import machine
 from bertwright.model.bert import Bert
-from bertwright.model.folder import read_config, read_wordpiece, require_both_sides
+from bertwright.model.folder import read_config, read_wordpiece
 from bertwright.model.hub import bert_folder
 from bertwright.model.names import KNOWN_HEADS
 from bertwright.model.weights import load_model
@@ -97,6 +97,9 @@ class Predictor:
         task, max_length = saved or (adopt_task(model, folder), None)
         if task is not None and options:
             task = task_from_json({"name": task.name, "options": {**task.options(), **options}})
+            if task.head_key(model.config) not in model.heads:
+                what = f"these options ask for another head than the model has: {', '.join(model.heads)}"
+                raise BertwrightError(what, where=folder, fix="leave them out, or fine-tune with them")
         return cls(model, read_wordpiece(folder, model.config), task, max_length=max_length, batch_tokens=batch_tokens)
 
     def predict(self, inputs: Sequence[Any]) -> list[Prediction]:
@@ -127,7 +130,7 @@ class Predictor:
         found: list[Tensor] = [torch.empty(0)] * len(features)
         for indices in cut_by_tokens([len(feature.input_ids) for feature in features], self.batch_tokens):
             batch = pack([features[index] for index in indices])
-            rows, logits = self._run_head(task.head_name, batch)
+            rows, logits = self._run_head(task.head_key(self.model.config), batch)
             sequences = torch.searchsorted(batch.cu_seqlens[1:], rows, right=True)
             counts = sequences.bincount(minlength=batch.num_sequences).tolist()
             for index, own in zip(indices, torch.split(logits, counts), strict=True):
@@ -135,10 +138,10 @@ class Predictor:
         return found
 
     def fill(self, text: str, top_k: int = 5) -> list[dict[str, Any]] | list[list[dict[str, Any]]]:
-        """Return the likeliest tokens for the [MASK] in a text.
+        """Return the likeliest tokens for the [MASK] in a text, or from left to right for the one at its end.
 
         Args:
-            text: with one [MASK] or several.
+            text: with one [MASK] or several; of a model that reads from left to right, with one behind everything else.
             top_k: answers for each.
 
         Returns:
@@ -146,7 +149,8 @@ class Predictor:
             list for each [MASK] if there are several. Each is then answered by itself, the others left masked.
 
         Raises:
-            BertwrightError: the model has no masked-LM head; no [MASK] in the text, or one beyond the longest input.
+            BertwrightError: the model has no masked-LM head; no [MASK] in the text, or one beyond the longest input, or
+                one of which the model, reading from left to right, would not see what is around it.
         """
         answers: list[dict[str, Any]] | list[list[dict[str, Any]]] = self.fill_many([text], top_k)[0]
         return answers
@@ -154,7 +158,6 @@ class Predictor:
     def fill_many(self, texts: Sequence[str], top_k: int = 5) -> list[Any]:
         """Answer each of many texts as `fill` does, in batches."""
         self._require_head("mlm", "masked-LM", "fill in a [MASK]")
-        require_both_sides(self.model.config, "fill in a [MASK]")
         if not 1 <= top_k <= self.wordpiece.vocab_size:
             raise BertwrightError(f"top_k must lie between 1 and {self.wordpiece.vocab_size:,}, not {top_k}")
         inputs = [self._masked(text) for text in texts]
@@ -163,7 +166,9 @@ class Predictor:
             ids = [inputs[index][0] for index in indices]
             batch = Batch.pack(ids, [[0] * len(each) for each in ids])
             starts = batch.cu_seqlens.tolist()
-            masked = [start + row for start, index in zip(starts, indices, strict=False) for row in inputs[index][1]]
+            # What comes next is said where the last token before it is.
+            first = starts if not self.model.config.is_decoder else [start - 1 for start in starts]
+            masked = [start + row for start, index in zip(first, indices, strict=False) for row in inputs[index][1]]
             batch = dataclasses.replace(batch, targets={"masked_rows": torch.tensor(masked)})
             logits = self._run_head("mlm", batch)[1][:, : self.wordpiece.vocab_size]  # models may have rows to spare
             scores, tokens = logits.softmax(-1).topk(top_k)
@@ -182,6 +187,10 @@ class Predictor:
         if len(rows) != text.count("[MASK]") or not rows:
             what = f"a [MASK] lies beyond the first {len(ids)} tokens" if "[MASK]" in text else "no [MASK] in the text"
             raise BertwrightError(what, where=repr(text[:60]), fix='write it like "Paris is the [MASK] of France."')
+        if self.model.config.is_decoder and rows != [len(ids) - 2]:
+            what = "this model reads from left to right (is_decoder): it says what comes next and nothing else"
+            fix = 'write one [MASK], behind everything else: "Paris is the capital of [MASK]"'
+            raise BertwrightError(what, where=repr(text[:60]), fix=fix)
         return ids, rows
 
     def next_sentence(self, a: str, b: str) -> dict[str, Any]:
@@ -262,9 +271,9 @@ class Predictor:
 
 def load_with_head(folder: Path, task: Task | None) -> Bert:
     """Load a model folder; a head that is a task's own is made by the task."""
-    if task is None or task.head_name in KNOWN_HEADS:
+    if task is None or task.head_key(config := read_config(folder)) in KNOWN_HEADS:
         return load_model(folder)
-    heads = {task.head_name: task.head(read_config(folder))}
+    heads = task.heads(config)
     return load_model(folder, heads, trained=heads)
 
 

@@ -17,7 +17,17 @@ from typing import Any
 from bertwright import sections
 from bertwright.charts import Chart, curve, series
 from bertwright.errors import BertwrightError
-from bertwright.messages import MESSAGES, SCORES, Lang, say, score_label, score_names, score_text
+from bertwright.messages import (
+    LEARNT,
+    MESSAGES,
+    SCORES,
+    Lang,
+    is_pretraining,
+    say,
+    score_label,
+    score_names,
+    score_text,
+)
 from bertwright.sections import PERCENT
 
 Row = dict[str, Any]
@@ -198,7 +208,7 @@ def _read(path: Path, default: Any) -> Any:
 
 
 def _is_pretraining(train: list[Row], evals: list[Row]) -> bool:
-    return any("mlm_loss" in row for row in (*train, *evals))
+    return any(map(is_pretraining, (*train, *evals)))
 
 
 def _best(evals: list[Row], kept: Row) -> Row | None:
@@ -216,11 +226,11 @@ def _tiles(train: list[Row], evals: list[Row], best: Row | None, lang: Lang) -> 
         (f"{name}{colon}{score_label(score, lang)}", score_text(score, shown[score], sign=PERCENT))
         for score in score_names(shown)[:MOST_TILES]
     ]
-    for prefix, label in (("mlm", "MLM"), ("nsp", "NSP")):
-        if f"{prefix}_loss" in last:
-            tiles.append((f"{label} {say('loss', lang)}, {name}", f"{last[f'{prefix}_loss']:.3f}"))
-            accuracy = score_text("accuracy", last[f"{prefix}_accuracy"], sign=PERCENT)
-            tiles.append((f"{label} {say('accuracy', lang)}, {name}", accuracy))
+    for each in LEARNT:
+        if f"{each}_loss" in last:
+            tiles.append((f"{each.upper()} {say('loss', lang)}, {name}", f"{last[f'{each}_loss']:.3f}"))
+            accuracy = score_text("accuracy", last[f"{each}_accuracy"], sign=PERCENT)
+            tiles.append((f"{each.upper()} {say('accuracy', lang)}, {name}", accuracy))
     if train:
         tiles.append((say("report_steps", lang), f"{train[-1]['step']:,}"))
     speeds = sorted(row["tokens_per_second"] for row in train if "tokens_per_second" in row)
@@ -241,7 +251,7 @@ def _charts(train: list[Row], evals: list[Row], lang: Lang) -> list[Chart]:
             points = []  # of whole sets of labels; training counts single ones
         if line or points:
             keys = [("line", say("train", lang))] * bool(line) + [("points", held_out)] * bool(points)
-            percent = score_text(name.removeprefix("mlm_").removeprefix("nsp_"), 0.0).endswith("%")
+            percent = score_text(name.rpartition("_")[2] if pretraining else name, 0.0).endswith("%")
             charts.append(Chart(label + say(title, lang), curve(line, points, percent=percent), keys))
     pace = ("tokens_per_second", "mfu") if pretraining else ()
     for name in ("lr", "grad_norm", *pace):
@@ -254,11 +264,7 @@ def _charts(train: list[Row], evals: list[Row], lang: Lang) -> list[Chart]:
 def _metrics(evals: list[Row], *, pretraining: bool) -> list[tuple[str, str, str]]:
     """Return (label, name in the rows, key of its title) of what gets a curve: of many scores, the best-known two."""
     if pretraining:
-        return [
-            (f"{prefix.upper()} ", f"{prefix}_{name}", name)
-            for prefix in ("mlm", "nsp")
-            for name in ("loss", "accuracy")
-        ]
+        return [(f"{prefix.upper()} ", f"{prefix}_{name}", name) for prefix in LEARNT for name in ("loss", "accuracy")]
     scores = [name for name in score_names(evals[-1] if evals else {}) if name in SCORES and name != "accuracy"]
     return [("", "loss", "loss"), ("", "accuracy", "accuracy"), *(("", name, f"score_{name}") for name in scores[:2])]
 

@@ -1,10 +1,12 @@
 """What every member of `OBJECTIVES` must do. A new objective passes all of this without a change here."""
 
+import dataclasses
+
 import pytest
 import torch
 
 from bertwright.batch import Batch, LossTerm
-from bertwright.config import BertConfig, PretrainConfig
+from bertwright.config import LEFT_TO_RIGHT, BertConfig, PretrainConfig
 from bertwright.model.bert import Bert
 from bertwright.model.heads import Head
 from bertwright.model.names import ARCHITECTURES
@@ -24,14 +26,25 @@ CONFIG = BertConfig(
 LENGTHS = [5, 24, 9, 9, 3, 14]
 
 
-@pytest.fixture(params=OBJECTIVES.values(), ids=OBJECTIVES.keys())
-def objective(request):
-    return request.param()
+@pytest.fixture(params=OBJECTIVES)
+def name(request):
+    return request.param
 
 
 @pytest.fixture
-def model(objective):
-    return Bert(CONFIG, objective.heads(CONFIG))
+def objective(name):
+    return OBJECTIVES[name]()
+
+
+@pytest.fixture
+def config(name):
+    causal = name in LEFT_TO_RIGHT
+    return dataclasses.replace(CONFIG, is_decoder=causal, pool_last=causal)
+
+
+@pytest.fixture
+def model(objective, config):
+    return Bert(config, objective.heads(config))
 
 
 def make_batch(sequences):
@@ -98,11 +111,11 @@ def test_a_split_batch_adds_up_to_the_whole(objective, model, sequences):
         assert total == pytest.approx(float(term.total), rel=1e-5), name
 
 
-def test_chance_is_where_it_starts(objective, sequences):
+def test_chance_is_where_it_starts(objective, config, sequences):
     """Near-zero logits: the loss of a uniform guess over the vocabulary and over two labels."""
-    config = BertConfig(**{**vars(CONFIG), "initializer_range": 1e-4})
+    config = dataclasses.replace(config, initializer_range=1e-4)
     output = objective(Bert(config, objective.heads(config)).eval(), make_batch(sequences))
-    chance = {"mlm_loss": 60.0, "nsp_loss": 2.0}
+    chance = {"mlm_loss": 60.0, "ltr_loss": 60.0, "nsp_loss": 2.0}
     for name, term in output.losses.items():
         assert float(term.total.detach()) / term.count == pytest.approx(
             torch.tensor(chance[name]).log().item(), abs=0.02

@@ -46,6 +46,7 @@ CONFIG = BertConfig(
     attention_probs_dropout_prob=0.0,
 )
 machine.prepare()  # as loading a model does: the same arithmetic for all
+CAUSAL = dataclasses.replace(CONFIG, is_decoder=True, pool_last=True)
 MAX_LENGTH = 24
 CONFIG_LENGTH = 32
 
@@ -56,6 +57,8 @@ class Case:
 
     task: Task
     write: Callable[[Path], Path]
+    config: BertConfig = CONFIG
+    """Of the encoder."""
 
 
 def write_sentences(folder: Path) -> Path:
@@ -146,6 +149,15 @@ CASES = {
     "tag features": Case(TagTask(stride=2, features="weighted-sum-last-4", lstm_layers=1, lstm_size=32), write_tagged),
     "regress": Case(RegressTask(text_pair_column="other"), write_numbers),
     "regress windows": Case(RegressTask(text_pair_column="other", windows=True, stride=1), write_numbers),
+    "classify left to right": Case(ClassifyTask(), write_sentences, CAUSAL),
+    "choice left to right": Case(ChoiceTask(), write_choices, CAUSAL),
+    "qa left to right": Case(QATask(stride=1), write_questions, CAUSAL),
+    "tag left to right": Case(TagTask(stride=2), write_tagged, CAUSAL),
+    "classify bilstm": Case(ClassifyTask(bilstm=2), write_sentences),
+    "regress left to right bilstm": Case(RegressTask(text_pair_column="other", bilstm=1), write_numbers, CAUSAL),
+    "choice bilstm": Case(ChoiceTask(bilstm=1), write_choices),
+    "qa left to right bilstm": Case(QATask(stride=1, bilstm=1), write_questions, CAUSAL),
+    "tag bilstm": Case(TagTask(stride=2, bilstm=1), write_tagged),
 }
 
 
@@ -165,8 +177,8 @@ def task(case, examples):
 
 
 @pytest.fixture
-def model(task):
-    return Bert(CONFIG, TaskObjective(task).heads(CONFIG))
+def model(case, task):
+    return Bert(case.config, TaskObjective(task).heads(case.config))
 
 
 @pytest.fixture

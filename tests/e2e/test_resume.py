@@ -97,13 +97,15 @@ def assert_same_run(found, expected, *files):
     )
 
 
-@pytest.fixture(scope="module", params=["fp32", "three phases"])
+@pytest.fixture(scope="module", params=["fp32", "ltr+nsp", "three phases"])
 def whole(request, shards, tmp_path_factory):
     """The run that nobody stopped."""
     out = tmp_path_factory.mktemp("whole") / "run"
     arguments = [*PRETRAIN.split(), "--data", str(shards)]
     if request.param == "fp32":
         arguments += ["--precision", "fp32"]
+    elif request.param == "ltr+nsp":
+        arguments += ["--objective", "ltr+nsp"]
     else:
         arguments += ["--short-ratio", "0.2", "--short-length", "16", "--static-masks", "2"]
         arguments += ["--long-data", str(shards.with_name("long-shards")), "--long-ratio", "0.5"]
@@ -188,9 +190,10 @@ def test_a_run_is_not_begun_twice(whole):
     }
 
 
-def test_fine_tuning_goes_on_bit_for_bit(whole, labelled, tmp_path):
+@pytest.mark.parametrize("more", ["", "--bilstm 1"])
+def test_fine_tuning_goes_on_bit_for_bit(more, whole, labelled, tmp_path):
     _, pretrained = whole
-    arguments = [*FINETUNE.split(), *labelled, "--init", str(pretrained / "model")]
+    arguments = [*FINETUNE.split(), *more.split(), *labelled, "--init", str(pretrained / "model")]
     finish(arguments, tmp_path / "whole", resume=False)
     stop(arguments, tmp_path / "parts", signal.SIGKILL, resume=False, delay=random.uniform(0, 0.2))
     finish(arguments, tmp_path / "parts", resume=True)

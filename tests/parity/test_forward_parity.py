@@ -21,7 +21,7 @@ from bertwright.model.heads import (
 )
 from bertwright.model.names import ARCHITECTURES
 from bertwright.model.weights import load_model, save_model, to_hugging_face
-from bertwright.objectives import MaskedLM, MaskedLMAndNextSentence
+from bertwright.objectives import LeftToRight, MaskedLM, MaskedLMAndNextSentence
 from bertwright.tasks import ClassifyTask, TaskObjective
 
 transformers = pytest.importorskip("transformers")
@@ -217,11 +217,11 @@ def test_the_loss_of_masked_tokens_alone(is_decoder, inputs, here_and_there, sam
 
 @torch.inference_mode()
 def test_the_loss_of_the_next_token(inputs, here_and_there, same):
-    """Left to right, the masked-token loss is a language model's once the labels are the tokens that follow."""
+    """Left to right, the rows are all but the last of each sequence, and the labels the tokens that follow them."""
     model, expected = here_and_there("BertLMHeadModel", is_decoder=True)
     ids, rows = torch.cat(inputs.ids), torch.arange(inputs.num_tokens)
     rows = rows[~torch.isin(rows, inputs.packed().cu_seqlens[1:] - 1)]
-    found = MaskedLM()(model, inputs.packed(masked_rows=rows, masked_labels=ids[rows + 1])).losses["mlm_loss"]
+    found = LeftToRight()(model, inputs.packed(masked_rows=rows, masked_labels=ids[rows + 1])).losses["ltr_loss"]
     same_loss(same, mean(found), expected(**inputs.padded(), labels=padded_labels(inputs, ids)).loss)
 
 
@@ -249,6 +249,41 @@ def test_what_is_saved_here_says_the_same_there(
         expected = loaded_there(tmp_path, name)
         assert expected.config.is_decoder == model.config.is_decoder
         same_model(model, inputs.shown_to(expected), inputs)
+
+
+@pytest.mark.parametrize("heads", ["BertLMHeadModel", "BertForPreTraining"])
+@torch.inference_mode()
+def test_a_left_to_right_model_is_a_language_model_there(heads, inputs, made_here, same, tmp_path):
+    """Also with NSP, of which the pooled token is another there: that head and the pooler are left, and named."""
+    model = made_here(heads, is_decoder=True, pool_last=True)
+    save_model(model, tmp_path)
+    options = {"attn_implementation": "eager", "output_loading_info": True}
+    expected, info = transformers.BertLMHeadModel.from_pretrained(tmp_path, **options)
+    left = {
+        "cls.seq_relationship.bias",
+        "cls.seq_relationship.weight",
+        "bert.pooler.dense.bias",
+        "bert.pooler.dense.weight",
+    }
+    assert not info["missing_keys"]
+    assert set(info["unexpected_keys"]) == (left if heads == "BertForPreTraining" else set())
+    assert (expected.config.architectures, expected.config.is_decoder) == (["BertLMHeadModel"], True)
+    logits = expected.eval()(**inputs.padded()).logits
+    found = model(inputs.packed(masked_rows=torch.arange(inputs.num_tokens)))["mlm"]
+    same(found, logits[inputs.keep], "logits")
+
+
+@torch.inference_mode()
+def test_what_would_be_pooled_otherwise_there_is_not_loaded_there(made_here, shape, tmp_path):
+    """A classifier on the last token, or on a BiLSTM, is no BertForSequenceClassification and does not pass for one."""
+    for name, options in (("last", {"is_decoder": True, "pool_last": True}), ("bilstm", {})):
+        config = BertConfig(**shape | options)
+        model = Bert(config, ClassifyTask(labels=("a", "b"), bilstm=int(name == "bilstm")).heads(config)).eval()
+        save_model(model, tmp_path / name)
+        load = transformers.BertForSequenceClassification.from_pretrained
+        _, info = load(tmp_path / name, output_loading_info=True)
+        assert {"classifier.weight", "classifier.bias"} <= set(info["missing_keys"])
+        assert {f"classify_{name}.classifier.weight"} <= set(info["unexpected_keys"])
 
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu", "silu", "tanh"])

@@ -54,5 +54,5 @@ def test_the_count_is_what_autograd_keeps(shape, lengths, dropout, objective, dt
         output = task(model, batch)
     assert output.losses
     expected = kept_for_backward(config, batch, dtype)
-    assert sum(expected.values()) == pytest.approx(sum(kept.values()), rel=TOLERANCE)
+    assert expected["activations"] == pytest.approx(sum(kept.values()), rel=TOLERANCE)
     assert expected["logits"] == dtype.itemsize * rows.shape[0] * words

@@ -115,9 +115,11 @@ def plain(inputs, labels, scale):
     return total, (logits.argmax(1) == labels).sum(), torch.autograd.grad(total * scale, inputs)
 
 
+@pytest.mark.parametrize("block", [1, 1200, 2**26])
 @pytest.mark.parametrize("chunk", [1, 505, 2**22])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 2e-2)])
-def test_loss_gradients_and_right_answers(dtype, tolerance, chunk, monkeypatch):
+def test_loss_gradients_and_right_answers(dtype, tolerance, chunk, block, monkeypatch):
+    monkeypatch.setattr(ops, "BLOCK_ELEMENTS", block)
     monkeypatch.setattr(ops, "_CHUNK_ELEMENTS", chunk)
     inputs, labels = loss_problem(dtype)
     labels[:5] = F.linear(*inputs)[:5].argmax(1)  # some right answers

@@ -23,7 +23,7 @@ from rich.text import Text
 
 from bertwright.cli.console import err, out
 from bertwright.cli.task_view import print_check
-from bertwright.messages import Lang, say, score_label, score_names, score_text
+from bertwright.messages import LEARNT, Lang, is_pretraining, say, score_label, score_names, score_text
 
 if TYPE_CHECKING:
     from bertwright.data.progress import BuildState
@@ -153,7 +153,7 @@ class TrainingView:
         return Text(" · ").join(Text.from_markup(part) for part in parts)
 
     def _evaluation(self) -> Text:
-        name = say("held_out" if "mlm_loss" in self.held_out else "dev", self.lang)
+        name = say("held_out" if is_pretraining(self.held_out) else "dev", self.lang)
         parts = [
             f"[bold]{name}[/] {say('step', self.lang)} {self.held_out['step']:,}",
             *scores(self.held_out, self.lang),
@@ -197,10 +197,11 @@ class TrainingView:
 
 
 def scores(row: Event, lang: Lang) -> list[str]:
-    """Return the loss and scores of a row as marked-up text; of pre-training, those of MLM and NSP apart."""
+    """Return the loss and scores of a row as marked-up text; of pre-training, those of tokens and of NSP apart."""
     found: list[str] = []
-    for prefix, name in (("mlm_", "[bold cyan]MLM[/] "), ("nsp_", "[bold magenta]NSP[/] "), ("", "")):
-        words = []
+    for key in (*LEARNT, ""):
+        prefix, words = f"{key}_" if key else "", []
+        name = f"[bold {'magenta' if key == 'nsp' else 'cyan'}]{key.upper()}[/] " if key else ""
         if f"{prefix}loss" in row:
             words.append(f"{say('loss', lang)} [bold]{row[f'{prefix}loss']:.3f}[/]")
         if prefix and f"{prefix}accuracy" in row:

@@ -21,9 +21,9 @@ import torch
 from jaxtyping import Int, UInt
 
 from bertwright.batch import Batch, LazyBatches
-from bertwright.config import MaskingConfig, ObjectiveName
+from bertwright.config import LEFT_TO_RIGHT, MaskingConfig, ObjectiveName
 from bertwright.data.counter import generator
-from bertwright.data.masking import MaskVocabulary, mask_tokens
+from bertwright.data.masking import MaskVocabulary, mask_tokens, next_tokens
 from bertwright.data.shards import Split
 from bertwright.errors import BertwrightError
 from bertwright.text.wordpiece import WordPiece
@@ -50,22 +50,23 @@ class StepBatch:
 class PretrainLoader:
     """Batches of a split for pre-training.
 
-    Each batch's `targets` hold `masked_rows` and `masked_labels`, both int64 [M], and for `mlm+nsp`
-    `next_sentence_label`, int64 [B]: 0 where B follows A, 1 where it is random.
+    Each batch's `targets` hold `masked_rows` and `masked_labels`, both int64 [M], and for `mlm+nsp` and `ltr+nsp`
+    `next_sentence_label`, int64 [B]: 0 where B follows A, 1 where it is random. For `ltr` nothing is masked: the rows
+    are all but each sequence's last, the labels the tokens that follow them.
 
     Args:
         split: of an open `ShardSet`.
         wordpiece: the vocabulary of the shards.
-        masking: the shares of masking.
+        masking: the shares of masking; of no use to `ltr`.
         batch_tokens: most tokens in one step, unless a single example is longer.
         micro_batch_tokens: most tokens in one micro-batch, likewise.
         seed: of order and masks.
-        objective: `mlm` may also be trained on shards of pairs; their labels are then left out.
+        objective: `mlm` and `ltr` may also be trained on shards of pairs; their labels are then left out.
         max_length_limit: longest sequence the model takes.
         static_masks: how many different masks an example has, in turn from epoch to epoch; 0: new ones in every epoch.
 
     Raises:
-        BertwrightError: the split is empty, has no pairs for `mlm+nsp`, or is longer than the model takes.
+        BertwrightError: the split is empty, has no pairs for next-sentence labels, or is longer than the model takes.
     """
 
     def __init__(
@@ -83,10 +84,12 @@ class PretrainLoader:
     ) -> None:
         if not len(split):
             raise BertwrightError(f"the shards hold no examples for {split.name!r}", fix="build them from more text")
-        if objective == "mlm+nsp" and split.config.objective != "mlm+nsp":
+        self._tokens, _, nsp = objective.partition("+")
+        self._paired = bool(nsp)
+        if self._paired and split.config.objective != "mlm+nsp":
             raise BertwrightError(
-                "the shards hold single segments, but objective 'mlm+nsp' needs pairs",
-                fix="train with `--objective mlm`, or build the shards with `--objective mlm+nsp`",
+                f"the shards hold single segments, but objective {objective!r} needs pairs",
+                fix=f"train with `--objective {self._tokens}`, or build the shards with `--objective mlm+nsp`",
             )
         if max_length_limit is not None and split.config.max_length > max_length_limit:
             raise BertwrightError(
@@ -97,8 +100,8 @@ class PretrainLoader:
         self.batch_tokens = batch_tokens
         self.micro_batch_tokens = micro_batch_tokens
         self.seed = seed
-        self.objective = objective
         self.static_masks = static_masks
+        self.causal = objective in LEFT_TO_RIGHT
         self._lengths = split.lengths()
         self._masking = masking or MaskingConfig()
         self._vocabulary = MaskVocabulary.of(wordpiece)
@@ -163,11 +166,14 @@ class PretrainLoader:
                 token_type_ids[a_end + 1 : end] = 1
         if self.static_masks:
             epochs = epochs % self.static_masks
-        masked = mask_tokens(
-            input_ids, examples, epochs, starts, seed=seed, config=self._masking, vocabulary=self._vocabulary
-        )
+        if self.causal:
+            masked = next_tokens(input_ids, starts)
+        else:
+            masked = mask_tokens(
+                input_ids, examples, epochs, starts, seed=seed, config=self._masking, vocabulary=self._vocabulary
+            )
         targets = {"masked_rows": torch.from_numpy(masked.rows), "masked_labels": torch.from_numpy(masked.labels)}
-        if self.objective == "mlm+nsp":
+        if self._paired:
             targets["next_sentence_label"] = torch.tensor([example.next_sentence_label for example in raw])
         return Batch(
             input_ids=torch.from_numpy(masked.input_ids),

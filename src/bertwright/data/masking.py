@@ -1,4 +1,4 @@
-"""Which tokens are predicted and what stands in their place, drawn anew in every epoch.
+"""Which tokens are predicted and what stands in their place, drawn anew in every epoch; or from left to right, all.
 
 A mask is a pure function of (seed, epoch, example): whichever batch, rank or restart an example turns up in, it is the
 same. A whole batch is masked in a few numpy passes. Paper: 3.1 (Task #1) and A.1.
@@ -24,14 +24,14 @@ _PLACE, _KIND, _REPLACEMENT = 1, 2, 3  # separate streams of one example's rando
 
 
 class Masked(NamedTuple):
-    """A batch after masking."""
+    """A batch and what is to be predicted in it."""
 
     input_ids: Int[np.ndarray, "N"]
     """What the model sees."""
     rows: Int[np.ndarray, "M"]
-    """Predicted rows of the N axis, ascending."""
+    """Rows of the N axis at which something is predicted, ascending."""
     labels: Int[np.ndarray, "M"]
-    """What stood there."""
+    """What stood there, or from left to right what stands after it."""
 
 
 @dataclass(frozen=True)
@@ -107,3 +107,14 @@ def mask_tokens(
     shown[rows[masked]] = vocabulary.mask_id
     shown[rows[replaced]] = vocabulary.replacements[pick.astype(np.int64)]
     return Masked(shown, rows, input_ids[rows])
+
+
+def next_tokens(input_ids: Int[np.ndarray, "N"], starts: Int[np.ndarray, "B1"]) -> Masked:
+    """Ask for every next token inside each sequence, from that after [CLS] to the final [SEP]; hide nothing.
+
+    Args:
+        input_ids: packed ids, [CLS] and [SEP] included.
+        starts: where each sequence starts, and N at the end.
+    """
+    rows = np.delete(np.arange(starts[-1]), starts[1:] - 1)
+    return Masked(input_ids, rows, input_ids[rows + 1])

@@ -118,7 +118,7 @@ class Layer(nn.Module):
 
 
 class Pooler(nn.Module):
-    """A tanh layer on [CLS], trained with next-sentence prediction."""
+    """A tanh layer on one token of each sequence, trained with next-sentence prediction; see `Bert.pooled_rows`."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -183,7 +183,7 @@ class Bert(nn.Module):
 
     def hidden_for_heads(self, batch: Batch) -> dict[str, Float[Tensor, "R H"]]:
         """Run the encoder once and return each head's rows, pooled where the head wants them so."""
-        wanted = {name: head.rows(batch) for name, head in self.heads.items() if not isinstance(head, LayersHead)}
+        wanted = {name: self._rows(head, batch) for name, head in self.heads.items() if not _reads_all(head)}
         if not wanted:
             return {}
         rows, places = torch.unique(torch.cat(list(wanted.values())), return_inverse=True)
@@ -196,7 +196,7 @@ class Bert(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the logits of every head, fp32."""
-        others = [name for name, head in self.heads.items() if isinstance(head, LayersHead)]
+        others = [name for name, head in self.heads.items() if _reads_all(head)]
         return {name: self.heads[name](hidden) for name, hidden in self.hidden_for_heads(batch).items()} | {
             name: self.head_logits(name, batch)[1] for name in others
         }
@@ -204,12 +204,28 @@ class Bert(nn.Module):
     def head_logits(self, name: str, batch: Batch) -> tuple[Int[Tensor, "R"], Float[Tensor, "R K"]]:
         """Run the encoder and one head alone; return the rows it answers for and its logits, fp32."""
         head = self.heads[name]
-        rows = head.rows(batch)
+        rows = self._rows(head, batch)
         if isinstance(head, LayersHead):
             chosen = [output for number, output in enumerate(self.layer_outputs(batch)) if number in head.layers]
             return rows, head(torch.stack(chosen, 1), batch)
-        hidden = self.encode(batch, rows)
+        if head.bilstm is None:
+            hidden = self.encode(batch, rows)
+        else:
+            states = head.bilstm(self.encode(batch), batch.cu_seqlens)
+            hidden = head.bilstm.ends(states, batch.cu_seqlens) if head.pooled else states.index_select(0, rows)
         return rows, head(self.pooler(hidden) if head.pooled else hidden)
+
+    def pooled_rows(self, batch: Batch) -> Int[Tensor, "B"]:
+        """Return the row of each sequence that the pooler reads, and so every head on it: [CLS], or the last token.
+
+        On a BiLSTM it reads both: each direction where it ends.
+
+        Differs: Hugging Face's classes read [CLS] always, which from left to right has seen nothing but itself.
+        """
+        return batch.last_rows if self.config.pool_last else batch.first_rows
+
+    def _rows(self, head: Head, batch: Batch) -> Int[Tensor, "R"]:
+        return self.pooled_rows(batch) if head.pooled else head.rows(batch)
 
     def encode(self, batch: Batch, rows: Int[Tensor, "R"] | None = None) -> Float[Tensor, "R H"]:
         """Run the encoder.
@@ -240,9 +256,9 @@ class Bert(nn.Module):
             yield x
 
     def hidden_states(self, batch: Batch) -> EncoderOutput:
-        """Return the last hidden state of every token and the pooled [CLS] of every sequence, fp32."""
+        """Return the last hidden state of every token and the pooled vector of every sequence, fp32."""
         hidden = self.encode(batch)
-        return EncoderOutput(hidden.float(), self.pooler(hidden[batch.first_rows]).float())
+        return EncoderOutput(hidden.float(), self.pooler(hidden[self.pooled_rows(batch)]).float())
 
     def on_padded(
         self,
@@ -320,6 +336,11 @@ class Bert(nn.Module):
         for name, head in self.heads.items():
             if only is None or any(f"heads.{name}.{own}" in only for own, _ in head.named_parameters()):
                 head.initialise(generator)
+
+
+def _reads_all(head: Head) -> bool:
+    """Return whether a head needs more than a few rows of the last layer, and so a pass of its own."""
+    return isinstance(head, LayersHead) or head.bilstm is not None
 
 
 def _require_within(name: str, ids: Int[Tensor, "B T"], size: int) -> None:

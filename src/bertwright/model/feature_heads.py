@@ -5,8 +5,6 @@ head = FeatureTaggingHead(config, num_labels=9, features="concat-last-4", lstm_l
 
 from __future__ import annotations
 
-import math
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -14,7 +12,7 @@ from torch import Tensor, nn
 from bertwright.batch import Batch
 from bertwright.config import BertConfig
 from bertwright.model.heads import LayersHead
-from bertwright.model.layers import Linear
+from bertwright.model.layers import BiLSTM, Linear
 from bertwright.model.ops import dropout
 from bertwright.options import FeatureMix
 
@@ -55,7 +53,7 @@ class FeatureTaggingHead(LayersHead):
         self.dropout_prob = config.hidden_dropout_prob
         width = config.hidden_size * (len(self.layers) if self.concatenates else 1)
         self.weights = nn.Parameter(torch.zeros(len(self.layers))) if features.startswith("weighted") else None
-        self.lstm = nn.LSTM(width, lstm_size // 2, lstm_layers, bidirectional=True) if lstm_layers else None
+        self.lstm = BiLSTM(width, lstm_size, lstm_layers) if lstm_layers else None
         self.classifier = Linear(lstm_size if lstm_layers else width, num_labels)
 
     def rows(self, batch: Batch) -> Int[Tensor, "R"]:
@@ -66,10 +64,7 @@ class FeatureTaggingHead(LayersHead):
         """Return a logit per class of every row in `rows`, fp32."""
         mixed = self._mixed(states.float())
         if self.lstm is not None:
-            sequences = dropout(mixed, self.dropout_prob, self.training).split(batch.cu_seqlens.diff().tolist())
-            packed, _ = self.lstm(nn.utils.rnn.pack_sequence(list(sequences), enforce_sorted=False))
-            padded, lengths = nn.utils.rnn.pad_packed_sequence(packed, batch_first=True)
-            mixed = torch.cat([row[:length] for row, length in zip(padded, lengths.tolist(), strict=True)])
+            mixed = self.lstm(dropout(mixed, self.dropout_prob, self.training), batch.cu_seqlens)
         mixed = mixed.index_select(0, self.rows(batch))
         logits: Tensor = self.classifier(dropout(mixed, self.dropout_prob, self.training))
         return logits.float()
@@ -79,9 +74,7 @@ class FeatureTaggingHead(LayersHead):
         if self.weights is not None:
             nn.init.zeros_(self.weights)
         if self.lstm is not None:
-            bound = 1 / math.sqrt(self.lstm.hidden_size)
-            for parameter in self.lstm.parameters():
-                nn.init.uniform_(parameter, -bound, bound, generator=generator)
+            self.lstm.initialise(generator)
 
     def _mixed(self, states: Float[Tensor, "N L H"]) -> Float[Tensor, "N W"]:
         if self.concatenates:

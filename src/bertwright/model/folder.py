@@ -146,20 +146,27 @@ def read_wordpiece(folder: Path, config: BertConfig) -> WordPiece:
     return wordpiece
 
 
-def require_both_sides(config: BertConfig, purpose: str) -> None:
+def require_both_sides(config: BertConfig, purpose: str, fix: str = "use one that reads both ways") -> None:
     """Refuse a left-to-right model where it would be used as if it read both ways."""
     if config.is_decoder:
-        raise BertwrightError(
-            f"this model reads from left to right (is_decoder) and cannot {purpose}", fix="use one that reads both ways"
-        )
+        raise BertwrightError(f"this model reads from left to right (is_decoder) and cannot {purpose}", fix=fix)
+
+
+def require_left_to_right(config: BertConfig, purpose: str, fix: str) -> None:
+    """Refuse a model that reads both ways where what comes next would be no secret to it."""
+    if not config.is_decoder:
+        raise BertwrightError(f"this model reads both ways and cannot {purpose}", fix=fix)
 
 
 def hugging_face_config(model: Bert) -> dict[str, Any]:
     """Return the keys of Hugging Face's `config.json`."""
+    shape = dataclasses.asdict(model.config)
+    if not model.config.pool_last:  # a key of ours, which others need not see
+        del shape["pool_last"]
     return {
         "architectures": [architecture_of(model.heads, is_decoder=model.config.is_decoder)],
         "model_type": "bert",
-        **dataclasses.asdict(model.config),
+        **shape,
         "position_embedding_type": "absolute",
         "dtype": "float32",
         **({} if "id2label" in model.labels else _numbered_labels(model)),
@@ -189,7 +196,7 @@ def google_config(config: BertConfig) -> dict[str, Any]:
                 f"{key} is {getattr(config, key)!r}; google-research/bert computes {' or '.join(map(repr, possible))}",
                 fix="keep Hugging Face's format: --to hf",
             )
-    left_out = ("layer_norm_eps", "is_decoder", "pad_token_id")
+    left_out = ("layer_norm_eps", "is_decoder", "pool_last", "pad_token_id")
     values = {key: value for key, value in dataclasses.asdict(config).items() if key not in left_out}
     return values | ({"hidden_act": "gelu", _GELU_KEY: "gelu_new"} if config.hidden_act == "gelu_new" else {})
 
@@ -203,9 +210,11 @@ def model_card(model: Bert, wordpiece: WordPiece | None) -> str:
         if wordpiece is None
         else f"- vocabulary: {wordpiece.vocab_size:,} entries, {'un' if wordpiece.rules.lowercase else ''}cased\n"
     )
+    causal = "- reads from left to right: a token sees itself and those before it\n" if config.is_decoder else ""
+    causal += "- pools the last token; Hugging Face's classes would pool [CLS]\n" if config.pool_last else ""
     return (
         "---\nlibrary_name: transformers\ntags: [bert, bertwright]\n---\n# BERT\n\n"
         f"- {config.num_hidden_layers} layers, hidden size {config.hidden_size}, "
         f"{config.num_attention_heads} attention heads, {parameters:,} parameters\n"
-        f"{casing}- heads: {', '.join(model.heads) or 'none'}\n\nMade with Bertwright.\n"
+        f"{casing}{causal}- heads: {', '.join(model.heads) or 'none'}\n\nMade with Bertwright.\n"
     )

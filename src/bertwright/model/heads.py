@@ -1,7 +1,7 @@
 """What is put on top of the encoder: one small module per question. Paper: 3.1, 4 and figure 4.
 
-A head says which rows it reads (`rows`), whether through the pooler (`pooled`), and turns them into logits. The
-encoder's last layer is computed on those rows alone.
+A head says which rows it reads (`rows`), or that it reads what is pooled (`pooled`), and turns them into logits. The
+encoder's last layer is computed on those rows alone, unless a BiLSTM between them reads all of it (`bilstm`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bertwright.batch import Batch
 from bertwright.config import BertConfig
-from bertwright.model.layers import ACTIVATIONS, LayerNorm, Linear
+from bertwright.model.layers import ACTIVATIONS, BiLSTM, LayerNorm, Linear
 from bertwright.model.ops import dropout, linear_cross_entropy
 
 
@@ -21,14 +21,21 @@ class Head(nn.Module):
     """The contract of a head."""
 
     pooled: bool = False
-    """Whether rows pass through the pooler, whose weights the encoder owns, before `forward`."""
+    """Whether it reads one vector for each sequence from the pooler; which row that is, the encoder knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bilstm: BiLSTM | None = None
+        """What the last hidden states pass through before this head or the pooler reads them. Paper: 5.1."""
 
     def rows(self, batch: Batch) -> Int[Tensor, "R"]:
-        """Return the rows of the batch that this head reads, int64."""
+        """Return the rows of the batch that this head reads where it is not `pooled`, int64."""
         return batch.first_rows
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draw those weights that are not drawn as the encoder's are."""
+        if self.bilstm is not None:
+            self.bilstm.initialise(generator)
 
 
 class LayersHead(Head):
@@ -39,7 +46,10 @@ class LayersHead(Head):
 
 
 class MaskedLMHead(Head):
-    """Predict the token that stood on each masked row; the decoder is the word embedding itself. Paper: 3.1, task 1."""
+    """Predict the token that stood on each masked row; the decoder is the word embedding itself. Paper: 3.1, task 1.
+
+    From left to right it predicts the token after each row named.
+    """
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -50,7 +60,7 @@ class MaskedLMHead(Head):
         self.decoder_bias = nn.Parameter(torch.zeros(config.vocab_size))
 
     def rows(self, batch: Batch) -> Int[Tensor, "M"]:
-        """Return the masked rows."""
+        """Return the rows to predict at."""
         return batch.targets["masked_rows"]
 
     def forward(self, hidden: Float[Tensor, "M H"]) -> Float[Tensor, "M V"]:
@@ -83,7 +93,7 @@ class NextSentenceHead(Head):
 
 
 class ClassificationHead(Head):
-    """One logit per class from the pooled [CLS]. Paper: 4.1."""
+    """One logit per class from the pooled vector. Paper: 4.1."""
 
     pooled = True
 
@@ -100,7 +110,7 @@ class ClassificationHead(Head):
 
 
 class ChoiceHead(ClassificationHead):
-    """One score per choice from the pooled [CLS]; every choice is a sequence of its own. Paper: 4.4."""
+    """One score per choice from the pooled vector; every choice is a sequence of its own. Paper: 4.4."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config, num_labels=1)

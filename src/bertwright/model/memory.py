@@ -11,6 +11,7 @@ import torch
 from bertwright.batch import Batch
 from bertwright.config import BertConfig
 from bertwright.model.attention import AttentionLayout
+from bertwright.model.ops import BLOCK_ELEMENTS
 
 _STATISTICS = 8
 """Bytes that a layer normalisation keeps of each row: mean and deviation, fp32."""
@@ -25,7 +26,8 @@ def kept_for_backward(config: BertConfig, batch: Batch, dtype: torch.dtype) -> d
         dtype: of activations; in bf16 every weight is also kept in a copy of that type.
 
     Returns:
-        `activations`: all but `logits`, which are those of the masked rows.
+        `activations`: what is kept, with the gradient of the vocabulary's matrix, which is made with the loss;
+        `logits`: not kept, but there for a moment: those of a block of masked rows.
     """
     hidden, size = config.hidden_size, dtype.itemsize
     masked, tokens = batch.targets["masked_rows"], batch.num_tokens
@@ -36,16 +38,17 @@ def kept_for_backward(config: BertConfig, batch: Batch, dtype: torch.dtype) -> d
     numbers = layers * _layer(config, AttentionLayout.of(batch.cu_seqlens), tokens, tokens) if layers else 0
     numbers += _layer(config, last, tokens, rows.shape[0]) + rows.shape[0] * hidden  # queries read rows of their own
     numbers += tokens * hidden if config.hidden_dropout_prob else 0  # on the embeddings
+    numbers += config.vocab_size * (hidden + 1)  # the gradient of the decoder
     numbers += 4 * masked.shape[0] * hidden + (2 * batch.num_sequences * hidden if paired else 0)
     statistics = _STATISTICS * (tokens * (1 + 2 * layers) + 2 * rows.shape[0] + masked.shape[0])
     copies = 0
     if size == 2:
         one_layer = 4 * hidden**2 + 2 * hidden * config.intermediate_size
-        heads = hidden**2 * (2 if paired else 1) + config.vocab_size * hidden
+        heads = hidden**2 * (2 if paired else 1)
         copies = size * (config.num_hidden_layers * one_layer + heads)
     return {
         "activations": size * numbers + statistics + copies + 4 * tokens * hidden,  # fp32: the sum of the embeddings
-        "logits": size * masked.shape[0] * config.vocab_size,
+        "logits": size * config.vocab_size * min(masked.shape[0], max(1, BLOCK_ELEMENTS // config.vocab_size)),
     }
 
 

@@ -65,9 +65,12 @@ _GOOGLE_OWN = re.compile(r"(bert/(embeddings|encoder|pooler)|cls/predictions/tra
 
 
 def architecture_of(heads: Iterable[str], *, is_decoder: bool = False) -> str:
-    """Return Hugging Face's class for a set of heads; one that has none of its own is stored as a bare encoder."""
+    """Return Hugging Face's class for a set of heads; one that has none of its own is stored as a bare encoder.
+
+    Of a left-to-right model it is the one that predicts the next token, also where there is a next-sentence head.
+    """
     wanted = frozenset(heads)
-    if is_decoder and wanted == {"mlm"}:
+    if is_decoder and "mlm" in wanted <= {"mlm", "nsp"}:
         return "BertLMHeadModel"
     exact = next((name for name, own in ARCHITECTURES.items() if own == wanted), None)
     # With others beside it, a task's head names the class: `classifier` alone does not say whose it is.

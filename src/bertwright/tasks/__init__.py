@@ -66,7 +66,7 @@ class TaskObjective:
 
     def heads(self, config: BertConfig) -> dict[str, Head]:
         """Return the task's fresh head by name."""
-        return {self.task.head_name: self.task.head(config)}
+        return self.task.heads(config)
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Return, for each loss, how many things it will sum over this batch."""
@@ -74,7 +74,7 @@ class TaskObjective:
 
     def __call__(self, model: Bert, batch: Batch) -> StepOutput:
         """Run the model with the task's head and score its output."""
-        return self.task.loss(model.head_logits(self.task.head_name, batch)[1], batch)
+        return self.task.loss(model.head_logits(self.task.head_key(model.config), batch)[1], batch)
 
 
 def get_task(name: str, *, where: object = None) -> type[Task]:

@@ -29,9 +29,14 @@ from bertwright.batch import Batch, StepOutput
 from bertwright.config import BertConfig
 from bertwright.errors import BertwrightError
 from bertwright.model.heads import Head
+from bertwright.model.layers import BiLSTM
+from bertwright.options import HeadOptions
 from bertwright.text.wordpiece import WordPiece
 
 _log = logging.getLogger(__name__)
+
+POOLED_HEADS = ("classify", "choice")
+"""Heads of tasks that read the pooled vector."""
 
 Prediction = dict[str, Any]
 """An answer in plain Python values, ready for JSON, under the keys of Hugging Face's pipelines."""
@@ -80,7 +85,7 @@ class Feature:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task(ABC):
+class Task(HeadOptions, ABC):
     """What is asked of the model. Paper: 4."""
 
     name: ClassVar[str]
@@ -93,7 +98,7 @@ class Task(ABC):
     @property
     @abstractmethod
     def head_name(self) -> str:
-        """Key of the head in `Bert.heads`."""
+        """Key of the head in `Bert.heads`, unless it is one that Hugging Face's classes do not have; see `heads`."""
 
     @property
     @abstractmethod
@@ -159,6 +164,23 @@ class Task(ABC):
     @abstractmethod
     def head(self, config: BertConfig) -> Head:
         """Return the one added layer, with fresh weights."""
+
+    def head_key(self, config: BertConfig) -> str:
+        """Return the head's key in `Bert.heads`, and so the name of its weights.
+
+        One on a BiLSTM, or on the pooled last token, has a name of its own: under the usual one Hugging Face's classes
+        would take it for theirs and give other answers.
+        """
+        if self.bilstm:
+            return f"{self.head_name}_bilstm"
+        return f"{self.head_name}_last" if config.pool_last and self.head_name in POOLED_HEADS else self.head_name
+
+    def heads(self, config: BertConfig) -> dict[str, Head]:
+        """Return the one added layer by its key, on a BiLSTM where there shall be one. Paper: 5.1."""
+        head = self.head(config)
+        if self.bilstm:
+            head.bilstm = BiLSTM(config.hidden_size, config.hidden_size, self.bilstm)
+        return {self.head_key(config): head}
 
     @abstractmethod
     def counts(self, batch: Batch) -> dict[str, int]:

@@ -55,6 +55,7 @@ class ChoiceTask(ChoiceOptions, Task):
     """What scores are divided by before the softmax, so that probabilities are right on dev; `calibrate` sets it."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.temperature > 0:
             raise BertwrightError(f"temperature must be positive, not {self.temperature!r}")
         if len(self.choice_columns) == 1 or len(set(self.choice_columns)) != len(self.choice_columns):

@@ -71,6 +71,7 @@ class QATask(QAOptions, Task):
     """By how much the logits of [CLS] must exceed the best answer's to answer nothing; `calibrate` sets it."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, least in (("stride", 0), ("max_question_length", 1), ("max_answer_length", 1)):
             if getattr(self, name) < least:
                 raise BertwrightError(f"{name} must be at least {least}, not {getattr(self, name)}")

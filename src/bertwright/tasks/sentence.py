@@ -52,6 +52,7 @@ class ClassifyTask(ClassifyOptions, TextTask):
     """What logits are divided by, so that probabilities are right on dev; `calibrate` sets it."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if len(set(self.labels)) != len(self.labels):
             raise BertwrightError(f"labels must differ from each other: {', '.join(self.labels)}")
         if self.metric in (("f1", "mcc") if self.multi_label else ("micro_f1",)):

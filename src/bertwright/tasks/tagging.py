@@ -73,6 +73,7 @@ class TagTask(TagOptions, Task):
     """Whether every character of raw text is a word, 2008 being four; `learn` finds it out."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if len(set(self.labels)) != len(self.labels):
             raise BertwrightError(f"labels must differ from each other: {', '.join(self.labels)}")
         if self.stride < 0:
@@ -80,6 +81,8 @@ class TagTask(TagOptions, Task):
         if self.lstm_layers < 0 or self.lstm_size < 2 or self.lstm_size % 2:
             what = f"lstm_layers must not be negative and lstm_size a positive even number, not {self.lstm_layers}"
             raise BertwrightError(f"{what} and {self.lstm_size}")
+        if self.bilstm and self.features != "none":
+            raise BertwrightError("features have a BiLSTM of their own", fix="use lstm_layers instead of bilstm")
 
     @property
     def head_name(self) -> str:

@@ -29,7 +29,7 @@ from bertwright.files import sha256_of
 from bertwright.json_values import read_json, to_dict
 from bertwright.model import machine
 from bertwright.model.bert import Bert
-from bertwright.model.folder import read_config, read_wordpiece, require_both_sides
+from bertwright.model.folder import read_config, read_wordpiece
 from bertwright.model.hub import bert_folder
 from bertwright.model.weights import load_model
 from bertwright.predict import Predictor
@@ -200,7 +200,6 @@ class _Attempt:
         device = machine.prepare(self.config.threads)
         folder = bert_folder(self.init)
         model_config = read_config(folder)
-        require_both_sides(model_config, "be fine-tuned")
         wordpiece = read_wordpiece(folder, model_config)
         dtype = machine.compute_dtype(self.config.precision, device)
         config = dataclasses.replace(
@@ -245,6 +244,7 @@ class _Attempt:
             model_config,
             hidden_dropout_prob=self.config.dropout,
             attention_probs_dropout_prob=self.config.dropout,
+            pool_last=model_config.is_decoder,
         )
         heads, seed = TaskObjective(self.task).heads(config), self.config.seed
         start = Bert(config, heads, seed=seed) if self.random_weights else None

@@ -245,13 +245,13 @@ def chance_levels(shards: ShardSet, config: PretrainConfig) -> dict[str, float]:
 
     Returns:
         `uniform`: nats a masked token where each entry is as likely; `unigram`: where each is as likely as it is
-        frequent in the training split; with `mlm+nsp`, `nsp_loss` and `nsp_accuracy` of saying the share of the labels,
+        frequent in the training split; with NSP, `nsp_loss` and `nsp_accuracy` of saying the share of the labels,
         or the commoner one.
     """
     counts = shards.split("train").token_counts(shards.wordpiece.vocab_size)
     shares = counts[counts > 0] / counts.sum()
     levels = {"uniform": math.log(len(counts)), "unigram": float(-(shares * np.log(shares)).sum())}
-    if config.objective == "mlm+nsp":
+    if config.objective.endswith("+nsp"):
         random = shards.manifest.counts["train"].random_next_share
         entropy = -sum(share * math.log(share) for share in (random, 1 - random) if share > 0)
         levels |= {"nsp_loss": entropy, "nsp_accuracy": max(random, 1 - random)}

@@ -1,4 +1,4 @@
-"""Pre-training: shards in, a run folder with a model folder out. Paper: 3.1 and A.2.
+"""Pre-training: shards in, a run folder with a model folder out. Paper: 3.1, A.2, and 5.1 for left to right.
 
 recipe = get_recipe("mini")
 pretrain(recipe.model, PretrainConfig(steps=20_000, lr=1e-3), data=Path("shards"), out=Path("run"))
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bertwright.config import BertConfig, PretrainConfig
+from bertwright.config import LEFT_TO_RIGHT, BertConfig, PretrainConfig
 from bertwright.data.loader import Phase, Phases, PretrainLoader
 from bertwright.data.shards import ShardSet, Split
 from bertwright.errors import BertwrightError
@@ -23,7 +23,7 @@ from bertwright.files import sha256_of
 from bertwright.json_values import to_dict
 from bertwright.model import machine
 from bertwright.model.bert import Bert
-from bertwright.model.folder import read_config, read_wordpiece, require_both_sides
+from bertwright.model.folder import read_config, read_wordpiece, require_both_sides, require_left_to_right
 from bertwright.model.hub import bert_folder
 from bertwright.model.weights import load_model, save_model
 from bertwright.objectives import OBJECTIVES, Objective
@@ -51,8 +51,8 @@ def pretrain(
     """Pre-train a BERT and return its model folder, `out/model`.
 
     Args:
-        model: the shape; its vocabulary size is that of the shards, its dropout that of `config`. With `init`, that of
-            the model it names.
+        model: the shape; its vocabulary size is that of the shards, its dropout that of `config`, and it reads from
+            left to right if the objective does. With `init`, that of the model it names, which must read the same way.
         config: every dial of training.
         data: a shard folder.
         out: the run folder.
@@ -173,7 +173,7 @@ def assemble(
     if init is None:
         model = dataclasses.replace(model, vocab_size=shards.wordpiece.vocab_size)
     else:
-        model = _shape_of(init, model, shards, on_event)
+        model = _shape_of(init, model, shards, config, on_event)
     model = _fitted(model, config, shards.wordpiece)
     dtype = machine.compute_dtype(config.precision, device)
     config = dataclasses.replace(config, precision="fp32" if dtype.itemsize == 4 else "bf16")
@@ -182,8 +182,13 @@ def assemble(
 
 
 def _fitted(model: BertConfig, config: PretrainConfig, wordpiece: WordPiece) -> BertConfig:
+    causal = config.objective in LEFT_TO_RIGHT
+    if not causal:
+        require_both_sides(model, "be trained to fill in a [MASK]", fix="use --objective ltr, or another model")
     return dataclasses.replace(
         model,
+        is_decoder=causal,
+        pool_last=causal,
         pad_token_id=wordpiece.pad_id,
         hidden_dropout_prob=config.dropout,
         attention_probs_dropout_prob=config.dropout,
@@ -241,11 +246,15 @@ def _loader(split: Split, shards: ShardSet, model: BertConfig, config: PretrainC
     )
 
 
-def _shape_of(init: Path, recipe: BertConfig, shards: ShardSet, on_event: OnEvent) -> BertConfig:
+def _shape_of(
+    init: Path, recipe: BertConfig, shards: ShardSet, config: PretrainConfig, on_event: OnEvent
+) -> BertConfig:
     """Return the shape of the model to go on from, which must know the vocabulary of the shards."""
     folder = bert_folder(init)
     model = read_config(folder)
-    require_both_sides(model, "be trained to fill in a [MASK]")
+    if config.objective in LEFT_TO_RIGHT:
+        fix = "leave out --init: its weights look to the right, where there is nothing to see now"
+        require_left_to_right(model, "go on from left to right", fix)
     shards.check_vocabulary(read_wordpiece(folder, model))
     if (recipe.num_hidden_layers, recipe.hidden_size) != (model.num_hidden_layers, model.hidden_size):
         shape = f"{model.num_hidden_layers} layers, hidden size {model.hidden_size}"
@@ -278,7 +287,10 @@ def _run_config(setup: Setup, init: Path | None) -> dict[str, Any]:
 
 
 def _samples(model: Bert, shards: ShardSet, count: int = 8) -> list[dict[str, Any]]:
-    """Hide one word in each of a few held-out texts and let the model guess, for the report."""
+    """Hide one word in each of a few held-out texts and let the model guess, for the report.
+
+    From left to right the text ends with it.
+    """
     wordpiece, predictor = shards.wordpiece, Predictor(model, shards.wordpiece)
     split = shards.split("held_out" if len(shards.split("held_out")) else "train")
     samples = []
@@ -287,7 +299,7 @@ def _samples(model: Bert, shards: ShardSet, count: int = 8) -> list[dict[str, An
         whole = [place for place, id in enumerate(ids) if wordpiece.tokens[id].isalpha()] or [0]
         place = whole[len(whole) // 2]
         answer, ids[place] = wordpiece.tokens[ids[place]], wordpiece.mask_id
-        text = wordpiece.decode(ids)
+        text = wordpiece.decode(ids[: place + 1] if model.config.is_decoder else ids)
         if text.count("[MASK]") != 1:  # the text itself speaks of [MASK]
             continue
         samples.append({"text": text, "answer": answer, "after": predictor.fill(text)})
