@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -126,6 +127,8 @@ class DataConfig:
     """Share of examples given a random shorter target length."""
     held_out_prob: float = 0.01
     """Share of the documents kept for evaluation."""
+    whole_word: str = ""
+    """Note which tokens are one word: `jieba`, `pre-segmented`, `whitespace`, or a file of words, one a line."""
     seed: int = 0
     """Of lengths, split points and random partners."""
 
@@ -149,6 +152,10 @@ class MaskingConfig:
     """Of those, the share shown as [MASK]."""
     random_token_prob: float = 0.1
     """Of those, the share shown as a random token; the rest is shown unchanged."""
+    whole_word: bool | None = None
+    """Predict all tokens of a word or none of them; by default where the shards know which tokens are one word."""
+    mask_draw: Literal["token", "word"] = "token"
+    """Whether [MASK], random or unchanged is drawn for every token, or once for all tokens of a word."""
 
     def __post_init__(self) -> None:
         _require(0.0 < self.mask_prob < 1.0, f"mask_prob must lie in (0, 1), not {self.mask_prob!r}")
@@ -157,6 +164,7 @@ class MaskingConfig:
             min(shares) >= 0 and sum(shares) <= 1.0 + 1e-9,
             f"mask_token_prob {shares[0]!r} and random_token_prob {shares[1]!r} may not be negative or exceed 1 in sum",
         )
+        _require(self.mask_draw == "token" or self.whole_word is not False, "mask_draw 'word' needs whole words")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +226,7 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainConfig(TrainConfig):
+class PretrainConfig(MaskingConfig, TrainConfig):
     """Pre-training; the defaults are the paper's for its first 90 %, at length 128. Paper: 3.1 and A.2."""
 
     objective: ObjectiveName = "mlm+nsp"
@@ -227,12 +235,6 @@ class PretrainConfig(TrainConfig):
     """Optimizer steps."""
     batch_tokens: int = 32_768
     """Tokens in a step's batch: 256 sequences of 128."""
-    mask_prob: float = 0.15
-    """Share of tokens predicted."""
-    mask_token_prob: float = 0.8
-    """Of those, the share shown as [MASK]."""
-    random_token_prob: float = 0.1
-    """Of those, the share shown as a random token; the rest is shown unchanged."""
     short_ratio: float = 0.0
     """Share of the steps, at the start, on examples cropped to `short_length`: attention finds neighbours sooner."""
     short_length: int = 32
@@ -247,7 +249,8 @@ class PretrainConfig(TrainConfig):
     """Held-out tokens in one evaluation."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        TrainConfig.__post_init__(self)
+        MaskingConfig.__post_init__(self)
         for name in ("steps", "batch_tokens", "eval_tokens"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)!r}")
         for name in ("long_batch_tokens", "static_masks"):
@@ -255,16 +258,11 @@ class PretrainConfig(TrainConfig):
         for name in ("short_ratio", "long_ratio"):
             _require(0.0 <= getattr(self, name) <= 1.0, f"{name} must lie in [0, 1], not {getattr(self, name)!r}")
         _require(self.short_length >= 8, f"short_length must be at least 8 tokens, not {self.short_length}")
-        self.masking  # noqa: B018  (its own checks apply)
 
     @property
     def masking(self) -> MaskingConfig:
         """The masking dials, as `data.masking` takes them."""
-        return MaskingConfig(
-            mask_prob=self.mask_prob,
-            mask_token_prob=self.mask_token_prob,
-            random_token_prob=self.random_token_prob,
-        )
+        return MaskingConfig(**{field.name: getattr(self, field.name) for field in dataclasses.fields(MaskingConfig)})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,6 +73,7 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "next_sentence": ("next sentence: {label}", "下一句：{label}"),
     "tokens": ("{count:,} tokens", "{count:,} 个词元"),
     "to_guess": ("{count:,} to be guessed", "{count:,} 个待预测"),
+    "whole_words": ("whole words: {how}", "全词遮蔽：{how}"),
     # A look at labelled data
     "check_examples": ("examples", "样本数"),
     "check_dev_examples": ("dev examples", "开发集样本数"),

@@ -143,8 +143,11 @@ def data_build(
             overwrite=overwrite,
             progress=progress,
         )
-    facts = {"path": str(out), **{split: dataclasses.asdict(counts) for split, counts in manifest.counts.items()}}
-    show_facts(facts, output)
+    counts = {split: dataclasses.asdict(found) for split, found in manifest.counts.items()}
+    if not manifest.config.whole_word:
+        for found in counts.values():
+            del found["words"]
+    show_facts({"path": str(out), **counts}, output)
 
 
 def data_show(
@@ -155,6 +158,7 @@ def data_show(
     split: Literal["train", "held_out"] = "train",
     epoch: int = 0,
     seed: int = 0,
+    masking: Annotated[MaskingConfig, Flat] = MaskingConfig(),
     output: Output = Output(),
 ) -> None:
     """Show one example: tokens, segments, what is masked and how, and the next-sentence label.
@@ -169,7 +173,7 @@ def data_show(
     from bertwright.data.shards import ShardSet
     from bertwright.data.show import describe_example
 
-    example = describe_example(ShardSet.open(shards), index, MaskingConfig(), split=split, seed=seed, epoch=epoch)
+    example = describe_example(ShardSet.open(shards), index, masking, split=split, seed=seed, epoch=epoch)
     if output.json:
         print_json(dataclasses.asdict(example))
     else:

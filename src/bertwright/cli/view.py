@@ -226,16 +226,25 @@ def print_example(view: ExampleView, lang: Lang, *, title: str) -> None:
     """Print an example: its two segments in two tints, and under each token to be guessed what really stood there.
 
     Without colour the three kinds still differ: [MASK] over the original, another token over it, or the original twice.
+    Where words are known, the tokens of one stand without a blank between them.
     """
     to_guess = sum(token.state in ("mask", "random", "kept") for token in view.tokens)
     facts = [title, say("tokens", lang, count=len(view.tokens)), say("to_guess", lang, count=to_guess)]
     if view.next_sentence_label is not None:
         label = say("not_next" if view.next_sentence_label else "is_next", lang)
         facts.append(say("next_sentence", lang, label=f"[bold]{label}[/]"))
+    if view.whole_word:
+        facts.append(say("whole_words", lang, how=escape(view.whole_word)))
     out.print(" · ".join(facts))
     for segment, name in enumerate(("segment_a", "segment_b")):
-        cells = [_cell(token.shown, token.state, token.original, SEGMENT_STYLES[segment])
-                 for token in view.tokens if token.segment == segment]  # fmt: skip
+        cells: list[tuple[Text, Text]] = []
+        for token in (token for token in view.tokens if token.segment == segment):
+            cell = _cell(token.shown, token.state, token.original, SEGMENT_STYLES[segment])
+            if token.goes_on:
+                cells[-1][0].append_text(cell[0])
+                cells[-1][1].append_text(cell[1])
+            else:
+                cells.append(cell)
         if cells:
             out.print(f"[{SEGMENT_STYLES[segment]}]▌ {say(name, lang)}[/]")
             _print_cells(cells, width=min(out.width, 120))

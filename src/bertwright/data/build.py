@@ -16,15 +16,17 @@ import importlib.metadata
 import logging
 import multiprocessing
 import os
+import re
 import unicodedata
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,11 +43,17 @@ from bertwright.files import explain_os_errors, sha256_of
 from bertwright.json_values import to_dict
 from bertwright.processes import follow_parent
 from bertwright.text.corpus import TEXT_COLUMN, find_files
+from bertwright.text.lookup import CHINESE
+from bertwright.text.segmentation import Segmenter, find_segmenter, tokens_and_words
 from bertwright.text.sentences import split_sentences
 from bertwright.text.wordpiece import WordPiece
 
 _UNKNOWN_WARNING = 0.05
+_CHINESE_WARNING = 0.2
+_MOST_TOKENS_PER_WORD = 3.0
+"""Cut into words, Chinese text has about 1.5 and English 1.2; sentences that nobody cut have many more."""
 _WORTH_A_PROCESS = 3  # shards; fewer are built before other processes have started
+_CHINESE_TOKEN = re.compile(f"[{CHINESE}]")
 _logger = logging.getLogger(__name__)
 
 
@@ -78,8 +86,8 @@ def build_shards(
         progress: called after every shard.
 
     Raises:
-        BertwrightError: the folder holds something, the corpus cannot be read, no examples can be made of it, or `ram`
-            is too small for a single process.
+        BertwrightError: the folder holds something, the corpus cannot be read, no examples or words are found in it, or
+            `ram` is too small for a single process.
     """
     config = config or DataConfig()
     if workers is not None and workers < 0:
@@ -90,8 +98,9 @@ def build_shards(
     reader = Reader(find_files(paths), text_column, warn_of_large=ram is not None)
     out = Path(out).resolve()
     _check_place(out, overwrite)
-    with explain_os_errors(out), Journal.open(out, _settings(config, wordpiece), overwrite=overwrite) as journal:
-        manifest = _build_into(journal, reader, wordpiece, config, workers, progress)
+    job = _Job.of(wordpiece, config)
+    with explain_os_errors(out), Journal.open(out, _settings(job), overwrite=overwrite) as journal:
+        manifest = _build_into(journal, reader, job, workers, progress)
         journal.finish({*manifest.files, "manifest.json"})
     return manifest
 
@@ -99,15 +108,15 @@ def build_shards(
 def _build_into(
     journal: Journal,
     reader: Reader,
-    wordpiece: WordPiece,
-    config: DataConfig,
+    job: _Job,
     workers: int,
     progress: Progress | None,
 ) -> Manifest:
+    wordpiece, config, segmenter = job
     records = _save_vocabulary(wordpiece, journal)
     works = (work.packed() for work in partition(reader.texts(), config))
     meter = Meter(reader)
-    with closing(_build_all(works, wordpiece, config, journal, workers)) as results:
+    with closing(_build_all(works, job, journal, workers)) as results:
         for built in results:
             meter.add(built, reused=journal.add(built))
             if progress:
@@ -120,19 +129,36 @@ def _build_into(
         corpus=[{"name": path.name, "bytes": path.stat().st_size} for path in reader.files],
         counts=meter.counts,
         files=dict(sorted((records | meter.files).items())),
+        segmenter=segmenter.facts if segmenter else None,
     )
     manifest.save(journal.shards)
     return manifest
 
 
-def _settings(config: DataConfig, wordpiece: WordPiece) -> dict[str, Any]:
+class _Job(NamedTuple):
+    """What all shards have in common."""
+
+    wordpiece: WordPiece
+    config: DataConfig
+    segmenter: Segmenter | None
+
+    @classmethod
+    def of(cls, wordpiece: WordPiece, config: DataConfig) -> _Job:
+        """Find the segmenter; of a lexicon's path, which differs between machines, the name remains."""
+        segmenter = find_segmenter(config.whole_word) if config.whole_word else None
+        return cls(wordpiece, replace(config, whole_word=segmenter.name if segmenter else ""), segmenter)
+
+
+def _settings(job: _Job) -> dict[str, Any]:
     """Return what decides the bytes of a shard beside its text."""
     made_by = {
         "bertwright": importlib.metadata.version("bertwright"),
         "numpy": np.__version__,
         "Unicode": unicodedata.unidata_version,
     }
-    return to_dict(config) | {"vocabulary": wordpiece.sha256, "shard_characters": SHARD_CHARACTERS} | made_by
+    facts = {"segmenter": job.segmenter.facts} if job.segmenter else {}
+    made_of = {"vocabulary": job.wordpiece.sha256, "shard_characters": SHARD_CHARACTERS}
+    return to_dict(job.config) | made_of | facts | made_by
 
 
 def _save_vocabulary(wordpiece: WordPiece, journal: Journal) -> dict[str, dict[str, Any]]:
@@ -142,18 +168,23 @@ def _save_vocabulary(wordpiece: WordPiece, journal: Journal) -> dict[str, dict[s
     return {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in made}
 
 
-def _build_shard(
-    work: Work, wordpiece: WordPiece, config: DataConfig, folder: Path
-) -> tuple[Counts, dict[str, dict[str, Any]]]:
+def _build_shard(work: Work, job: _Job, folder: Path) -> tuple[Counts, dict[str, dict[str, Any]]]:
+    wordpiece, config, segmenter = job
     dtype = token_dtype(wordpiece.vocab_size)
     documents: list[list[int]] = []
-    arrays = [np.zeros(0, dtype=dtype)]
+    arrays, words = [np.zeros(0, dtype=dtype)], [np.zeros(0, dtype=bool)]
     for text in work.texts:
-        ids, lengths = wordpiece.flat_ids_of_many(split_sentences(text))
+        sentences = split_sentences(text)
+        if segmenter:
+            ids, lengths, joined = tokens_and_words(wordpiece, sentences, segmenter)
+            words.append(joined)
+        else:
+            ids, lengths = wordpiece.flat_ids_of_many(sentences)
         if len(ids):
             documents.append(lengths[lengths > 0].tolist())
             arrays.append(ids.astype(dtype))
     tokens = np.concatenate(arrays)
+    goes_on = np.concatenate(words) if segmenter else None
     examples = build_examples(documents, config, generator(config.seed, SPLITS.index(work.split), work.number))
     used = int(examples["a_length"].sum(dtype=np.int64) + examples["b_length"].sum(dtype=np.int64))
     counts = Counts(
@@ -166,21 +197,25 @@ def _build_shard(
         examples=len(examples),
         example_tokens=used + num_specials(config) * len(examples),
         random_next=int(np.count_nonzero(examples["next_sentence_label"])),
+        words=0 if goes_on is None else int(np.count_nonzero(~goes_on)),
+        chinese_tokens=0 if goes_on is None else int(np.count_nonzero(_are_chinese(wordpiece)[tokens])),
     )
-    files = write_shard(folder, f"{work.split}-{work.number:05d}", tokens, examples) if len(examples) else {}
+    files = write_shard(folder, f"{work.split}-{work.number:05d}", tokens, examples, goes_on) if len(examples) else {}
     return counts, files
 
 
-def _build(packed: PackedWork, wordpiece: WordPiece, config: DataConfig, folder: Path) -> Built:
+def _are_chinese(wordpiece: WordPiece) -> np.ndarray:
+    return np.array([_CHINESE_TOKEN.fullmatch(token) is not None for token in wordpiece.tokens])
+
+
+def _build(packed: PackedWork, job: _Job, folder: Path) -> Built:
     work = packed.unpacked()
-    counts, files = _build_shard(work, wordpiece, config, folder)
+    counts, files = _build_shard(work, job, folder)
     characters = sum(map(len, work.texts))
     return Built(work.split, work.number, packed.sha256, len(packed.text), characters, counts, files)
 
 
-def _build_all(
-    works: Iterator[PackedWork], wordpiece: WordPiece, config: DataConfig, journal: Journal, workers: int
-) -> Generator[Built, None, None]:
+def _build_all(works: Iterator[PackedWork], job: _Job, journal: Journal, workers: int) -> Generator[Built, None, None]:
     """Build the shards, but for those that the journal has, and yield what was built, in order."""
     head = list(islice(works, _WORTH_A_PROCESS))
     in_process = workers == 1 or len(head) < _WORTH_A_PROCESS
@@ -188,14 +223,14 @@ def _build_all(
     del head  # or its texts would live as long as this generator
     if in_process:
         for work in works:
-            yield journal.find(work) or _build(work, wordpiece, config, journal.staging)
+            yield journal.find(work) or _build(work, job, journal.staging)
         return
     # Fresh interpreters: a fork would copy the locks of whatever threads the caller runs.
     executor = ProcessPoolExecutor(
         workers,
         multiprocessing.get_context("spawn"),
         initializer=_start_worker,
-        initargs=(journal.shards, config, journal.staging),
+        initargs=(job, journal.staging),
     )
     pending: deque[Future[Built] | Built] = deque()
     try:
@@ -214,14 +249,14 @@ def _build_all(
         executor.shutdown(wait=True, cancel_futures=True)
 
 
-_job: tuple[WordPiece, DataConfig, Path]
-"""In a worker process: what all its shards have in common."""
+_job: tuple[_Job, Path]
+"""In a worker process: what all its shards have in common, and where it writes."""
 
 
-def _start_worker(vocabulary: Path, config: DataConfig, folder: Path) -> None:
+def _start_worker(job: _Job, folder: Path) -> None:
     global _job
     follow_parent()
-    _job = WordPiece.load(vocabulary), config, folder
+    _job = job, folder
 
 
 def _build_in_worker(work: PackedWork) -> Built:
@@ -275,3 +310,15 @@ def _check(counts: dict[str, Counts], config: DataConfig) -> None:
         _logger.warning("%.1f %% of the tokens are [UNK]: the vocabulary does not fit the corpus", 100 * share)
     if config.held_out_prob and not counts["held_out"].examples:
         _logger.warning("no held-out examples: the corpus has only %s documents", f"{total.documents:,}")
+    if total.words:
+        _check_words(total, config.whole_word)
+
+
+def _check_words(total: Counts, whole_word: str) -> None:
+    """Log what a person should know of the words that were found."""
+    if whole_word == "whitespace" and total.chinese_tokens > _CHINESE_WARNING * total.tokens:
+        share = 100 * total.chinese_tokens / total.tokens
+        advice = "for words, build with --whole-word jieba, pre-segmented or a lexicon"
+        _logger.warning("%.0f %% of the tokens are Chinese characters, each a word by itself; %s", share, advice)
+    if (size := total.tokens / total.words) > _MOST_TOKENS_PER_WORD:
+        _logger.warning("a word has %.1f tokens on average: is the text cut into words (%s)?", size, whole_word)

@@ -57,7 +57,7 @@ class PretrainLoader:
     Args:
         split: of an open `ShardSet`.
         wordpiece: the vocabulary of the shards.
-        masking: the shares of masking; of no use to `ltr`.
+        masking: the dials of masking; of no use to `ltr`.
         batch_tokens: most tokens in one step, unless a single example is longer.
         micro_batch_tokens: most tokens in one micro-batch, likewise.
         seed: of order and masks.
@@ -66,7 +66,8 @@ class PretrainLoader:
         static_masks: how many different masks an example has, in turn from epoch to epoch; 0: new ones in every epoch.
 
     Raises:
-        BertwrightError: the split is empty, has no pairs for next-sentence labels, or is longer than the model takes.
+        BertwrightError: the split is empty, has no pairs for next-sentence labels, is longer than the model takes, or
+            does not know the words that `masking` asks for.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class PretrainLoader:
         self.causal = objective in LEFT_TO_RIGHT
         self._lengths = split.lengths()
         self._masking = masking or MaskingConfig()
+        self._masks_words = split.masks_words(self._masking)
         self._vocabulary = MaskVocabulary.of(wordpiece)
         self._cls_id, self._sep_id = wordpiece.cls_id, wordpiece.sep_id
         # Two orders, for the batch that crosses from one epoch into the next.
@@ -157,20 +159,30 @@ class PretrainLoader:
         input_ids = np.full(starts[-1], self._sep_id, dtype=np.int64)
         token_type_ids = np.zeros(starts[-1], dtype=np.int64)
         input_ids[starts[:-1]] = self._cls_id
+        goes_on = np.zeros(starts[-1], dtype=bool) if self._masks_words else None
         raw = self.split.gather(examples)
-        for (a, b, _), start, end in zip(raw, starts.tolist(), starts[1:].tolist(), strict=False):
+        for (a, b, _, a_goes_on, b_goes_on), start, end in zip(raw, starts.tolist(), starts[1:].tolist(), strict=False):
             a_end = start + 1 + len(a)
             input_ids[start + 1 : a_end] = a
             if b is not None:
                 input_ids[a_end + 1 : end - 1] = b
                 token_type_ids[a_end + 1 : end] = 1
-        if self.static_masks:
-            epochs = epochs % self.static_masks
+            if goes_on is not None:
+                goes_on[start + 1 : a_end] = a_goes_on
+                if b is not None:
+                    goes_on[a_end + 1 : end - 1] = b_goes_on
         if self.causal:
             masked = next_tokens(input_ids, starts)
         else:
             masked = mask_tokens(
-                input_ids, examples, epochs, starts, seed=seed, config=self._masking, vocabulary=self._vocabulary
+                input_ids,
+                examples,
+                epochs % self.static_masks if self.static_masks else epochs,
+                starts,
+                seed=seed,
+                config=self._masking,
+                vocabulary=self._vocabulary,
+                goes_on=goes_on,
             )
         targets = {"masked_rows": torch.from_numpy(masked.rows), "masked_labels": torch.from_numpy(masked.labels)}
         if self._paired:

@@ -2,7 +2,8 @@
 
 A shard folder holds `manifest.json`, the vocabulary, and for every shard of the splits `train` and `held_out` two
 files: `train-00000.tokens` (little-endian uint16, or uint32 for vocabularies beyond 65,536) and `train-00000.examples`
-(`EXAMPLE_DTYPE`). Opening maps the files and reads none of them.
+(`EXAMPLE_DTYPE`). Built for whole word masking, it has a third: `train-00000.words`, a byte for every token, 1 where
+the token goes on with the word of the token before it. Opening maps the files and reads none of them.
 
     shards = ShardSet.open("shards")
     shards.split("train").example(0)
@@ -19,9 +20,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int, UInt
+from jaxtyping import Bool, Int, UInt
 
-from bertwright.config import DataConfig
+from bertwright.config import DataConfig, MaskingConfig
 from bertwright.data.pairs import EXAMPLE_DTYPE, Examples, num_specials
 from bertwright.errors import BertwrightError
 from bertwright.files import sha256_of
@@ -56,6 +57,10 @@ class Counts:
     """Tokens of all examples, specials included: what one epoch trains on."""
     random_next: int = 0
     """Examples whose B is random."""
+    words: int = 0
+    """Words of the text; 0 where the shards do not know them."""
+    chinese_tokens: int = 0
+    """Tokens that are a Chinese character, in shards that know words."""
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(**{field.name: getattr(self, field.name) + getattr(other, field.name) for field in fields(self)})
@@ -80,6 +85,8 @@ class Manifest:
     """What each split holds."""
     files: dict[str, dict[str, Any]]
     """`bytes` and `sha256` of every file, by name."""
+    segmenter: dict[str, Any] | None = None
+    """What the words depend on beside `config.whole_word`: a package's version; a lexicon's `sha256` and `words`."""
 
     def save(self, folder: Path) -> None:
         """Write `manifest.json`."""
@@ -110,12 +117,15 @@ class Manifest:
             )
         names = [field.name for field in fields(Counts)]
         try:
+            # Shards of earlier versions count no words.
+            counts = {split: {"words": 0, "chinese_tokens": 0} | values["counts"].get(split, {}) for split in SPLITS}
             return cls(
                 config=from_dict(DataConfig, values["config"], where=path),
                 vocabulary=values["vocabulary"],
                 corpus=values["corpus"],
-                counts={split: Counts(**{name: values["counts"][split][name] for name in names}) for split in SPLITS},
+                counts={split: Counts(**{name: counts[split][name] for name in names}) for split in SPLITS},
                 files=values["files"],
+                segmenter=values.get("segmenter"),
             )
         except KeyError as error:
             raise BertwrightError(f"{error} is missing", where=path, fix=_REBUILD) from None
@@ -129,11 +139,16 @@ class RawExample(NamedTuple):
     """None in single-segment shards."""
     next_sentence_label: int | None
     """0: B follows A; 1: B is random; None in single-segment shards."""
+    a_goes_on: Bool[np.ndarray, "La"] | None = None
+    """Whether each token of A goes on with the word of the token before it; None where the shards know no words."""
+    b_goes_on: Bool[np.ndarray, "Lb"] | None = None
+    """Likewise of B."""
 
 
 class _Shard(NamedTuple):
     tokens: UInt[np.ndarray, "N"]
     examples: Examples
+    goes_on: Bool[np.ndarray, "N"] | None
 
 
 class Split:
@@ -161,6 +176,20 @@ class Split:
         crop = Split(self.name, self.config, self._shards)
         crop._longest = max_length - num_specials(self.config)
         return crop
+
+    def masks_words(self, masking: MaskingConfig) -> bool:
+        """Tell whether whole words are predicted: as the dial says, or else where the shards know words.
+
+        Raises:
+            BertwrightError: the dial asks for words that the shards do not know.
+        """
+        knows = bool(self.config.whole_word)
+        if masking.whole_word and not knows:
+            raise BertwrightError(
+                "the shards do not know which tokens are one word",
+                fix="build them with `bertwright data build --whole-word HOW`, or leave out --whole-word here",
+            )
+        return knows and masking.whole_word is not False
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -199,16 +228,15 @@ class Split:
         numbers = np.searchsorted(self._starts, indices, side="right") - 1
         found = []
         for number, row in zip(numbers.tolist(), (indices - self._starts[numbers]).tolist(), strict=True):
-            tokens, examples = self._shards[number]
+            tokens, examples, goes_on = self._shards[number]
             a_start, a_length, b_start, b_length, label = examples[row].item()
             if a_length + b_length > self._longest:
                 a_kept = min(a_length, max(self._longest // 2, self._longest - b_length))
                 a_start, a_length, b_length = a_start + a_length - a_kept, a_kept, self._longest - a_kept
-            a = tokens[a_start : a_start + a_length]
-            if self._paired:
-                found.append(RawExample(a, tokens[b_start : b_start + b_length], label))
-            else:
-                found.append(RawExample(a, None, None))
+            a, b = slice(a_start, a_start + a_length), slice(b_start, b_start + b_length)
+            paired = (tokens[b], label) if self._paired else (None, None)
+            words = () if goes_on is None else (goes_on[a], goes_on[b] if self._paired else None)
+            found.append(RawExample(tokens[a], *paired, *words))
         return found
 
 
@@ -255,8 +283,13 @@ class ShardSet:
         assert name in SPLITS, name
         stems = sorted(file.removesuffix(".examples") for file in self.manifest.files if _belongs(file, name))
         dtype = token_dtype(self.manifest.vocabulary["size"])
+        words = bool(self.manifest.config.whole_word)
         shards = [
-            _Shard(_map(self.folder / f"{stem}.tokens", dtype), _map(self.folder / f"{stem}.examples", EXAMPLE_DTYPE))
+            _Shard(
+                _map(self.folder / f"{stem}.tokens", dtype),
+                _map(self.folder / f"{stem}.examples", EXAMPLE_DTYPE),
+                _map(self.folder / f"{stem}.words", np.dtype(bool)) if words else None,
+            )
             for stem in stems
         ]
         return Split(name, self.manifest.config, shards)
@@ -290,11 +323,16 @@ def token_dtype(vocab_size: int) -> np.dtype[Any]:
 
 
 def write_shard(
-    folder: Path, stem: str, tokens: UInt[np.ndarray, "N"], examples: Examples
+    folder: Path,
+    stem: str,
+    tokens: UInt[np.ndarray, "N"],
+    examples: Examples,
+    goes_on: Bool[np.ndarray, "N"] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Write one shard's two files; return their records for the manifest."""
+    """Write one shard's files, two or with words three; return their records for the manifest."""
     records = {}
-    for suffix, array in ((".tokens", tokens), (".examples", examples)):
+    arrays = {".tokens": tokens, ".examples": examples} | ({} if goes_on is None else {".words": goes_on})
+    for suffix, array in arrays.items():
         data = array.tobytes()
         (folder / f"{stem}{suffix}").write_bytes(data)
         records[stem + suffix] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}

@@ -35,6 +35,8 @@ class TokenView:
     """0: A, 1: B."""
     state: TokenState
     """What masking did to it."""
+    goes_on: bool = False
+    """Whether it goes on with the word of the token before it; False everywhere if tokens are masked, not words."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class ExampleView:
     """Segment B as text; None in single-segment shards."""
     next_sentence_label: int | None
     """0: B follows A; 1: B is random; None in single-segment shards."""
+    whole_word: str = ""
+    """How the shards' words were found; empty if tokens are masked, not words."""
 
 
 def describe_example(
@@ -63,15 +67,20 @@ def describe_example(
     """Return an example exactly as pre-training with this seed sees it in this epoch.
 
     Raises:
-        BertwrightError: there is no such example.
+        BertwrightError: there is no such example, or the shards do not know the words that `masking` asks for.
     """
-    raw = shards.split(split).example(index)
+    masking = masking or MaskingConfig()
+    examples = shards.split(split)
+    masks_words = examples.masks_words(masking)
+    raw = examples.example(index)
     wordpiece = shards.wordpiece
     input_ids = [wordpiece.cls_id, *raw.a.tolist(), wordpiece.sep_id]
     segments = [0] * len(input_ids)
     if raw.b is not None:
         input_ids += [*raw.b.tolist(), wordpiece.sep_id]
         segments += [1] * (len(raw.b) + 1)
+    words = [np.append(part, False) for part in (raw.a_goes_on, raw.b_goes_on) if part is not None]
+    goes_on = np.concatenate([[False], *words]) if masks_words else np.zeros(len(input_ids), dtype=bool)
     original = np.array(input_ids)
     vocabulary = MaskVocabulary.of(wordpiece)
     shown, rows, _ = mask_tokens(
@@ -80,8 +89,9 @@ def describe_example(
         np.array([epoch]),
         np.array([0, len(original)]),
         seed=seed,
-        config=masking or MaskingConfig(),
+        config=masking,
         vocabulary=vocabulary,
+        goes_on=goes_on,
     )
     states: list[TokenState] = ["plain" if vocabulary.maskable[number] else "special" for number in input_ids]
     for row in rows.tolist():
@@ -92,10 +102,13 @@ def describe_example(
     names = wordpiece.tokens
     return ExampleView(
         tokens=[
-            TokenView(shown=names[now], original=names[before], segment=segment, state=state)
-            for now, before, segment, state in zip(shown.tolist(), input_ids, segments, states, strict=True)
+            TokenView(shown=names[now], original=names[before], segment=segment, state=state, goes_on=joined)
+            for now, before, segment, state, joined in zip(
+                shown.tolist(), input_ids, segments, states, goes_on.tolist(), strict=True
+            )
         ],
         text_a=wordpiece.decode(raw.a.tolist()),
         text_b=None if raw.b is None else wordpiece.decode(raw.b.tolist()),
         next_sentence_label=raw.next_sentence_label,
+        whole_word=shards.manifest.config.whole_word if masks_words else "",
     )

@@ -8,7 +8,7 @@ ids["unaffable"]                       # remembered
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -36,6 +36,21 @@ class Cache(dict[str, T]):
         return made
 
 
+class Found(NamedTuple):
+    """The tokens of several texts, end to end."""
+
+    ids: np.ndarray
+    """uint32."""
+    lengths: np.ndarray
+    """Tokens of each text."""
+    joined: str
+    """The texts, each with a blank after it."""
+    counts: np.ndarray
+    """Tokens that come from each character of `joined`; those of a chunk are counted at its first character."""
+    chunks: np.ndarray
+    """Where in `joined` the chunks begin and end, [number of chunks, 2]."""
+
+
 class CharacterLookup:
     """Ids of texts in which most characters are words by themselves, as in Chinese: one table look-up for all of them.
 
@@ -50,8 +65,8 @@ class CharacterLookup:
         self._of_chunk = of_chunk
         self._kinds = np.full(0x110000, self._UNMET, np.int32)
 
-    def ids_of_many(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Return all ids end to end and how many belong to each text."""
+    def find(self, texts: Sequence[str]) -> Found:
+        """Look the texts' tokens up."""
         joined = " ".join(texts) + " "
         points = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), np.uint32)
         kinds = self._kinds[points]
@@ -71,7 +86,7 @@ class CharacterLookup:
         ids[from_chunk] = np.frombuffer(b"".join(chunks), np.uint32)
         ids[~from_chunk] = kinds[kinds >= 0]
         ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)) + 1)
-        return ids, np.diff(np.cumsum(counts)[ends - 1], prepend=0)
+        return Found(ids, np.diff(np.cumsum(counts)[ends - 1], prepend=0), joined, counts, edges)
 
     def _meet(self, points: np.ndarray) -> None:
         for point in points.tolist():

@@ -100,7 +100,7 @@ class WordPiece:
         self._words = Cache(self._ids_of_word, _CACHED_WORDS)
         self._chunks = Cache(self._ids_of_chunk, _CACHED_CHUNKS)
         self._chunks[_BREAK] = array("I", [_BREAK_ID]).tobytes()
-        self._chunk_offsets = Cache(self._offsets_in_chunk, _CACHED_WORDS)
+        self.chunk_offsets = Cache(self._offsets_in_chunk, _CACHED_WORDS)
         self._piece_sizes = Cache(self._sizes_of_pieces, _CACHED_WORDS)
 
     def __reduce__(self) -> Any:
@@ -160,8 +160,8 @@ class WordPiece:
             ids = np.frombuffer(self._ids_of_text(texts[0]), np.uint32)
             return ids, np.array([len(ids)], np.int64)
         chinese = _HAS_CHINESE.search("".join(texts[:64]))
-        many = self._by_character.ids_of_many if chinese else self._by_chunk
-        parts = [many(batch) for batch in _batches(texts)]
+        many = self._characters_of if chinese else self._by_chunk
+        parts = [many(batch) for batch in batches(texts)]
         if len(parts) == 1:
             return parts[0]
         return np.concatenate([ids for ids, _ in parts]), np.concatenate([lengths for _, lengths in parts])
@@ -246,6 +246,11 @@ class WordPiece:
             ids, longest = inside
         return found
 
+    @cached_property
+    def goes_on(self) -> np.ndarray:
+        """Of every entry, whether it goes on with a word that another has begun, as `##ing` does (bool)."""
+        return np.array([token.startswith("##") and len(token) > 2 for token in self.tokens])
+
     @property
     def _truncation(self) -> Truncation:
         return "longer_side" if self.rules.style == "google" else "longest_first"
@@ -262,8 +267,9 @@ class WordPiece:
         return first, inside
 
     @cached_property
-    def _by_character(self) -> CharacterLookup:
-        return CharacterLookup(self.rules, self._words.__getitem__, self._chunks.__getitem__)
+    def by_character(self) -> CharacterLookup:
+        """Looks up text in which most characters are words by themselves."""
+        return CharacterLookup(self.rules, self._words.__getitem__, self._chunk_ids)
 
     @cached_property
     def _marked(self) -> tuple[re.Pattern[str], list[tuple[AddedToken, int]]]:
@@ -289,7 +295,7 @@ class WordPiece:
                 continue
             for match in chunks.finditer(part.translate(_BLANKS)):
                 start = origin + match.start()
-                offsets += [(start + first, start + end) for first, end in self._chunk_offsets[match.group()]]
+                offsets += [(start + first, start + end) for first, end in self.chunk_offsets[match.group()]]
         return offsets
 
     def _offsets_in_chunk(self, chunk: str) -> list[tuple[int, int]]:
@@ -329,6 +335,13 @@ class WordPiece:
         if start < len(text):
             yield text[start:], start, None
 
+    def _chunk_ids(self, chunk: str) -> bytes:
+        return self._ids_of_chunk(chunk) if _BREAK in chunk else self._chunks[chunk]
+
+    def _characters_of(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        found = self.by_character.find(texts)
+        return found.ids, found.lengths
+
     def _by_chunk(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Look up what lies between blanks, of all texts at once; they must not hold `_BREAK`."""
         ids = np.frombuffer(self._ids_of_text(f" {_BREAK} ".join(texts)), np.uint32)
@@ -346,7 +359,8 @@ class WordPiece:
         return b"".join(map(self._words.__getitem__, self.rules.words(chunk)))
 
 
-def _batches(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+def batches(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Cut texts into runs of a size that the processor's caches like."""
     start = size = 0
     for place, text in enumerate(texts):
         if size > _BATCH_CHARACTERS:

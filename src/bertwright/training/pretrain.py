@@ -117,6 +117,9 @@ def _pretrain(
     with group.led(create, partial(Follower, out)) as run:
         manifest = dataclasses.asdict(shards.manifest)
         run.write_json("data.json", {key: value for key, value in manifest.items() if key != "files"})
+        if config.whole_word and not train.phases[0].loader.causal:
+            how = shards.manifest.config.whole_word
+            on_event({"kind": "message", "text": f"masks hide whole words ({how})"})
         if (parts := len(train.batches_at(0, 0).micro_batches)) < group.size:
             what = f"a step has {parts} micro-batches for {group.size} processes: some have nothing to do"
             on_event({"kind": "message", "text": f"{what}; lower --micro-batch-tokens"})
@@ -177,6 +180,7 @@ def assemble(
     model = _fitted(model, config, shards.wordpiece)
     dtype = machine.compute_dtype(config.precision, device)
     config = dataclasses.replace(config, precision="fp32" if dtype.itemsize == 4 else "bf16")
+    config = dataclasses.replace(config, whole_word=shards.split("train").masks_words(config.masking))
     train = _phases(shards, long_shards, model, config)
     return Setup(shards, long_shards, model, config, dtype, OBJECTIVES[config.objective](), train)
 
