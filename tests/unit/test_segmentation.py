@@ -106,10 +106,16 @@ def test_a_word_does_not_go_from_one_sentence_into_the_next(tmp_path):
 
 
 def plain_words(wordpiece: WordPiece, text: str, cut: list[int]) -> list[bool]:
-    """Token by token: it goes on with the word before it if it is a ## piece or both begin in the same word."""
+    """Token by token: it goes on with the word before it if it is a ## piece, or if both are in the same word.
+
+    A ## piece is in the word of the piece before it.
+    """
     ends = np.cumsum(cut)
     numbers = [int(np.searchsorted(ends, start, side="right")) for start, _ in wordpiece.encode(text).offsets[1:-1]]
     pieces = [wordpiece.tokens[number].startswith("##") for number in wordpiece.ids(text)]
+    for place in range(1, len(numbers)):
+        if pieces[place]:
+            numbers[place] = numbers[place - 1]
     return [place > 0 and (pieces[place] or numbers[place] == numbers[place - 1]) for place in range(len(pieces))]
 
 
@@ -120,6 +126,7 @@ def plain_words(wordpiece: WordPiece, text: str, cut: list[int]) -> list[bool]:
     st.booleans(),
 )
 @example(["语言模型ας用语言"], "jieba", True)
+@example(["0\u200ba使", "a\u200b语言\ufffdab使"], "pre-segmented", False)
 @example(["语言e\u0338\u0301模型 使用"], "jieba", True)
 def test_whatever_the_text_tokens_are_the_same_and_words_those_of_the_plain_twin(texts, how, lowercase):
     wordpiece = made("α", "##α", "##ς", lowercase=lowercase)

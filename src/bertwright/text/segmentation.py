@@ -137,8 +137,11 @@ def tokens_and_words(
         return ids, lengths, wordpiece.goes_on[ids]
     ids, lengths, places = flat_places_of_many(wordpiece, texts)
     sizes = np.fromiter(chain.from_iterable((*segmenter.cut(text), 1) for text in texts), np.int64)
-    words = np.repeat(np.arange(sizes.size), sizes)[places]
-    return ids, lengths, wordpiece.goes_on[ids] | (np.diff(words, prepend=-1) == 0)
+    pieces = wordpiece.goes_on[ids]
+    # Pieces are in the word in which the first of them is, should the segmenter cut between them.
+    first = np.maximum.accumulate(np.where(pieces, 0, np.arange(len(ids))))
+    words = np.repeat(np.arange(sizes.size), sizes)[places[first]]
+    return ids, lengths, pieces | (np.diff(words, prepend=-1) == 0)
 
 
 def _cut_by_jieba(text: str) -> list[int]:
