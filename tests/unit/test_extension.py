@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertwright.config import VocabConfig
@@ -120,6 +120,7 @@ def test_nothing_that_would_do_no_harm() -> None:
 words = st.dictionaries(st.text("abcx字", min_size=1, max_size=6), st.integers(1, 9), min_size=1, max_size=12)
 
 
+@settings(deadline=None, max_examples=300)
 @given(counts=words, size=st.integers(1, 6), slots=st.integers(0, 3), pieces=st.sets(st.text("abcx", min_size=2)))
 def test_the_text_never_gets_longer_nor_less_known(
     counts: dict[str, int], size: int, slots: int, pieces: set[str]

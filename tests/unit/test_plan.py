@@ -265,6 +265,18 @@ def test_what_pretrain_would_refuse(
     assert words in capsys.readouterr().err
 
 
+def test_a_model_to_start_from_gives_the_shape_and_must_know_the_vocabulary(shards: Path, tmp_path: Path) -> None:
+    wordpiece = ShardSet.open(shards).wordpiece
+    shape = dataclasses.replace(SHAPE, vocab_size=wordpiece.vocab_size, hidden_size=48, num_hidden_layers=1)
+    Bert(shape).save_pretrained(tmp_path / "init", wordpiece)
+    plan = plan_pretraining(SHAPE, DIALS, data=shards, init=tmp_path / "init", probe_seconds=0)
+    assert (plan.model.hidden_size, plan.model.num_hidden_layers) == (48, 1)
+    other = WordPiece([*wordpiece.tokens[:-1], "another"], wordpiece.rules)
+    Bert(shape).save_pretrained(tmp_path / "other", other)
+    with pytest.raises(BertwrightError, match="another vocabulary"):
+        plan_pretraining(SHAPE, DIALS, data=shards, init=tmp_path / "other", probe_seconds=0)
+
+
 def test_shards_longer_than_the_model_are_refused_before_the_probe(shards: Path) -> None:
     short = dataclasses.replace(SHAPE, max_position_embeddings=16)
     with pytest.raises(BertwrightError, match="the model takes 16"):
