@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from bertwright.data.memory import ALONE_BYTES, READER_BYTES, WORKER_BYTES, bytes_of, workers_within
+from bertwright.data.memory import ALONE_BYTES, PARQUET_BYTES, READER_BYTES, WORKER_BYTES, bytes_of, workers_within
 from bertwright.errors import BertwrightError
 
 
@@ -40,6 +40,9 @@ def test_as_many_workers_as_fit(caplog):
             assert 1 <= fitting <= wanted
             assert fitting == 1 or READER_BYTES + fitting * WORKER_BYTES <= ram
             assert fitting == wanted or READER_BYTES + (fitting + 1) * WORKER_BYTES > ram
+    ram = READER_BYTES + 3 * WORKER_BYTES
+    assert workers_within(ram, 8, parquet=True) == 2
+    assert workers_within(ram + PARQUET_BYTES, 8, parquet=True) == 3
     with caplog.at_level(logging.INFO):
         assert workers_within(READER_BYTES + 3 * WORKER_BYTES, 8) == 3
     assert "3 of 8 workers" in caplog.text
@@ -49,3 +52,6 @@ def test_too_little_is_refused_with_what_is_enough():
     with pytest.raises(BertwrightError, match=r"--ram is 100\.0 MB") as caught:
         workers_within(100 * 10**6, 1)
     assert workers_within(bytes_of(caught.value.fix.split()[2]), 4) == 1
+    with pytest.raises(BertwrightError, match="at least") as caught:
+        workers_within(ALONE_BYTES, 1, parquet=True)
+    assert workers_within(bytes_of(caught.value.fix.split()[2]), 4, parquet=True) == 1

@@ -101,6 +101,16 @@ def test_parquet_is_read_row_by_row(tmp_path: Path, row_group_size: int) -> None
     assert watch.share == 1
 
 
+def test_a_row_group_as_large_as_the_file_is_not_held_as_a_whole(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    texts = [rng.randbytes(2500).hex() for _ in range(8000)]  # 40 MB
+    path = write_parquet(tmp_path / "a.parquet", {"text": texts}, row_group_size=10_000, use_dictionary=False)
+    pyarrow = pytest.importorskip("pyarrow")
+    held = [pyarrow.total_allocated_bytes() for _ in read_texts(path)]
+    assert len(held) == len(texts)
+    assert max(held) < 20_000_000
+
+
 def test_parquet_kinds_of_text(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     import pyarrow
 
@@ -147,7 +157,7 @@ def test_parquet_mistakes_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("suffix", ["", ".gz", ".xz", ".zst"])
 def test_a_watch_sees_how_far_the_reading_is(tmp_path: Path, suffix: str) -> None:
     rng = random.Random(0)
-    rows = [json.dumps({"text": "".join(rng.choices("abcdefgh ", k=100_000))}) for _ in range(100)]
+    rows = [json.dumps({"text": rng.randbytes(20_000).hex()}) for _ in range(100)]
     path = tmp_path / f"a.jsonl{suffix}"
     path.write_bytes(pack("\n".join(rows).encode(), suffix))
     watch = Watch()

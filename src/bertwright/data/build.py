@@ -42,7 +42,7 @@ from bertwright.errors import BertwrightError
 from bertwright.files import explain_os_errors, sha256_of
 from bertwright.json_values import to_dict
 from bertwright.processes import follow_parent
-from bertwright.text.corpus import TEXT_COLUMN, find_files
+from bertwright.text.corpus import TEXT_COLUMN, find_files, is_parquet
 from bertwright.text.lookup import CHINESE
 from bertwright.text.segmentation import Segmenter, find_segmenter, tokens_and_words
 from bertwright.text.sentences import split_sentences
@@ -93,9 +93,10 @@ def build_shards(
     if workers is not None and workers < 0:
         raise BertwrightError(f"workers must not be negative, not {workers}")
     workers = workers or os.cpu_count() or 1
+    files = find_files(paths)
     if ram is not None:
-        workers = workers_within(bytes_of(ram), workers)
-    reader = Reader(find_files(paths), text_column, warn_of_large=ram is not None)
+        workers = workers_within(bytes_of(ram), workers, parquet=any(map(is_parquet, files)))
+    reader = Reader(files, text_column, warn_of_large=ram is not None)
     out = Path(out).resolve()
     _check_place(out, overwrite)
     job = _Job.of(wordpiece, config)

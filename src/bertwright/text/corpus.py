@@ -141,6 +141,11 @@ def read_texts(path: Path, *, text_column: str = TEXT_COLUMN, watch: Watch | Non
     yield from texts
 
 
+def is_parquet(path: Path) -> bool:
+    """Tell whether a file is read as Parquet."""
+    return _unpacked_suffix(path) == ".parquet"
+
+
 def _unpacked_suffix(path: Path) -> str:
     return Path(path.stem if path.suffix.lower() in _COMPRESSED else path.name).suffix.lower()
 

@@ -18,7 +18,7 @@ _ROWS = 1024
 _TEXT_ROWS = 64
 """Rows of documents that are in memory together; they may be long."""
 _READ_BYTES = 1 << 20
-"""Of a column of a row group; else all of it would be in memory, and some writers make one group of a whole file."""
+"""Of a column of a row group, and not all of it beforehand: some writers make one group of a whole file."""
 
 
 def parquet_rows(
@@ -42,7 +42,7 @@ def parquet_rows(
         raise BertwrightError("Parquet files need the package pyarrow", where=path, fix=fix) from None
     number = 0
     try:
-        with parquet.ParquetFile(str(path), buffer_size=_READ_BYTES) as file:
+        with parquet.ParquetFile(str(path), buffer_size=_READ_BYTES, pre_buffer=False) as file:
             columns = list(choose(file.schema_arrow.names))
             size = _TEXT_ROWS if told else _ROWS
             for batch in file.iter_batches(batch_size=size, columns=columns, use_threads=False):
