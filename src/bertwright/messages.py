@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from bertwright.messages_corpus import CORPUS_MESSAGES
 from bertwright.messages_plan import PLAN_MESSAGES
 
 Lang = Literal["en", "zh"]
@@ -111,6 +112,7 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "Both sides were run on the same inputs; the largest difference of any number: {difference}",
         "两边用相同输入各运行一遍，所有数值的最大差：{difference}",
     ),
+    **CORPUS_MESSAGES,
     # The report
     "report_pretrain": ("Pre-training", "预训练"),
     "report_finetune": ("Fine-tuning", "微调"),

@@ -13,7 +13,7 @@ import pytest
 import zstandard
 
 from bertwright.errors import BertwrightError
-from bertwright.text.corpus import Watch, documents, find_files, read_texts
+from bertwright.text.corpus import Reading, documents, find_files, read_texts
 from bertwright.text.sentences import split_sentences
 
 TWO_DOCUMENTS = "First line.\nSecond line.\n\n \nAnother text.\n"
@@ -96,9 +96,9 @@ def test_parquet_is_read_row_by_row(tmp_path: Path, row_group_size: int) -> None
     texts = [f"Text {number}.\nMore." for number in range(200)]
     path = write_parquet(tmp_path / "A.Parquet", {"id": range(200), "text": texts}, row_group_size=row_group_size)
     assert find_files([tmp_path]) == [path]
-    watch = Watch()
-    assert list(read_texts(path, watch=watch)) == texts
-    assert watch.share == 1
+    reading = Reading()
+    assert list(read_texts(path, reading=reading)) == texts
+    assert reading.share == 1
 
 
 def test_a_row_group_as_large_as_the_file_is_not_held_as_a_whole(tmp_path: Path) -> None:
@@ -160,9 +160,9 @@ def test_a_watch_sees_how_far_the_reading_is(tmp_path: Path, suffix: str) -> Non
     rows = [json.dumps({"text": rng.randbytes(20_000).hex()}) for _ in range(100)]
     path = tmp_path / f"a.jsonl{suffix}"
     path.write_bytes(pack("\n".join(rows).encode(), suffix))
-    watch = Watch()
-    assert watch.share == 0
-    shares = [watch.share for _ in read_texts(path, watch=watch)]
+    reading = Reading()
+    assert reading.share == 0
+    shares = [reading.share for _ in read_texts(path, reading=reading)]
     assert shares == sorted(shares)
     assert shares[0] < 0.4
     assert abs(shares[49] - 0.5) < 0.4

@@ -1,4 +1,4 @@
-"""The commands about labelled data itself, and the suites over several sets: check, score, glue."""
+"""The commands about data itself, and the suites over several sets: check, score, glue."""
 
 from __future__ import annotations
 
@@ -9,32 +9,63 @@ from cyclopts import Parameter
 
 from bertwright.cli import console, view
 from bertwright.cli.console import print_json
+from bertwright.cli.corpus import check_raw
 from bertwright.cli.flags import Output, Switch, TaskChanges, Training
 from bertwright.cli.task_view import print_check, print_per_class
 from bertwright.config import FinetuneConfig
-from bertwright.messages import language, say
+from bertwright.errors import BertwrightError
+from bertwright.messages import Lang, language, say
 
 
 def check(
-    file: Path,
+    files: list[str],
     /,
     *,
-    task: str,
+    task: str | None = None,
+    vocab: Path | None = None,
+    against: Annotated[list[Path], Parameter(consume_multiple=True, negative="")] = [],  # noqa: B006
+    workers: int = 0,
     dev: Path | None = None,
     init: Path | None = None,
     max_length: int = 0,
     changes: TaskChanges = TaskChanges(),
+    lang: Lang | None = None,
     output: Output = Output(),
 ) -> None:
-    """Look at labelled examples before anything is trained: balance, doubles, contradictions, what would be cut.
+    """Look at data before anything is trained: a corpus, or with --task a file of labelled examples.
+
+    Of a corpus: encoding, sentences, scripts, doubtful characters, copies, dev sets in it. Of labelled examples:
+    balance, doubles, contradictions, what would be cut.
 
     Args:
-        file: File of labelled examples.
+        files: Of a corpus: text files (.txt, .jsonl; also .gz, .xz, .zst), folders or patterns. With --task: one file.
         task: classify, regress, choice, qa or tag.
-        dev: Examples of the same kind, to find those that are in both files.
-        init: Model or vocabulary folder, to tell lengths and show examples token by token.
-        max_length: Longest input, tokens; 0: the task's usual one.
+        vocab: Of a corpus: vocabulary or model folder, to tell how it fits.
+        against: Of a corpus: files of examples or texts (.csv, .tsv, .jsonl, .json, .txt) that must not be in it.
+        workers: Of a corpus: processes; 0: one per processor core. The result is the same for any number.
+        dev: With --task: examples of the same kind, to find those that are in both files.
+        init: With --task: model or vocabulary folder, to tell lengths and show examples token by token.
+        max_length: Longest input, tokens; 0: the task's usual one, of a corpus 128.
+        lang: Language of what is shown, en or zh; by default that of the locale.
     """
+    strange = {"--vocab": vocab, "--against": against, "--workers": workers} if task else {
+        "--dev": dev, "--init": init, "a change of a task's options": changes.to_json()}  # fmt: skip
+    if wrong := [name for name, value in strange.items() if value]:
+        kind = "of labelled examples (--task)" if task else "of a corpus (no --task)"
+        fix = f"leave out {wrong[0]}" if task else "name the --task, or use --vocab and --against"
+        raise BertwrightError(f"{wrong[0]} has no meaning in a check {kind}", fix=fix)
+    if task is None:
+        check_raw(files, vocab, against, max_length, workers, language(lang), output)
+        return
+    if len(files) != 1:
+        raise BertwrightError(f"--task wants one file of labelled examples, not {len(files)}", fix="check each alone")
+    _check_labelled(Path(files[0]), task, dev, init, max_length, changes, language(lang), output)
+
+
+def _check_labelled(
+    file: Path, task: str, dev: Path | None, init: Path | None, max_length: int, changes: TaskChanges, lang: Lang,
+    output: Output,
+) -> None:  # fmt: skip
     from bertwright.tasks import task_from_json
     from bertwright.tasks.checking import check_examples
     from bertwright.text.wordpiece import WordPiece
@@ -46,7 +77,7 @@ def check(
     wordpiece = WordPiece.load(init) if init else None
     features = asked.encode(examples, wordpiece, max_length or asked.usual_length) if wordpiece else []
     found = check_examples(asked, examples, features, wordpiece, dev=others)
-    print_json(found.to_json()) if output.json else print_check(found, language(), console.out)
+    print_json(found.to_json()) if output.json else print_check(found, lang, console.out)
 
 
 def score(

@@ -14,17 +14,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
-import multiprocessing
 import os
 import re
 import unicodedata
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from itertools import chain, islice
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,7 +38,7 @@ from bertwright.data.shards import SPLITS, Counts, Manifest, token_dtype, write_
 from bertwright.errors import BertwrightError
 from bertwright.files import explain_os_errors, sha256_of
 from bertwright.json_values import to_dict
-from bertwright.processes import follow_parent
+from bertwright.processes import map_in_order
 from bertwright.text.corpus import TEXT_COLUMN, find_files, is_parquet
 from bertwright.text.lookup import CHINESE
 from bertwright.text.segmentation import Segmenter, find_segmenter, tokens_and_words
@@ -52,7 +49,6 @@ _UNKNOWN_WARNING = 0.05
 _CHINESE_WARNING = 0.2
 _MOST_TOKENS_PER_WORD = 3.0
 """Cut into words, Chinese text has about 1.5 and English 1.2; sentences that nobody cut have many more."""
-_WORTH_A_PROCESS = 3  # shards; fewer are built before other processes have started
 _CHINESE_TOKEN = re.compile(f"[{CHINESE}]")
 _logger = logging.getLogger(__name__)
 
@@ -115,11 +111,16 @@ def _build_into(
 ) -> Manifest:
     wordpiece, config, segmenter = job
     records = _save_vocabulary(wordpiece, journal)
-    works = (work.packed() for work in partition(reader.texts(), config))
+    packed = (work.packed() for work in partition(reader.texts(), config))
+    known: deque[bool] = deque()
+    works = _works(packed, journal, known)
+    build = partial(_build, job=job, folder=journal.staging)
     meter = Meter(reader)
-    with closing(_build_all(works, job, journal, workers)) as results:
+    with closing(map_in_order(build, works, workers=workers, caller="build_shards")) as results:
         for built in results:
-            meter.add(built, reused=journal.add(built))
+            reused = known.popleft()
+            journal.add(built, reused=reused)
+            meter.add(built, reused=reused)
             if progress:
                 progress(meter.state)
     with journal.useless_if_refused():
@@ -134,6 +135,14 @@ def _build_into(
     )
     manifest.save(journal.shards)
     return manifest
+
+
+def _works(packed: Iterable[PackedWork], journal: Journal, known: deque[bool]) -> Iterator[PackedWork | Built]:
+    """Yield what the journal has of each shard, or the work to do; note which of both it is."""
+    for work in packed:
+        built = journal.find(work)
+        known.append(built is not None)
+        yield built or work
 
 
 class _Job(NamedTuple):
@@ -209,63 +218,14 @@ def _are_chinese(wordpiece: WordPiece) -> np.ndarray:
     return np.array([_CHINESE_TOKEN.fullmatch(token) is not None for token in wordpiece.tokens])
 
 
-def _build(packed: PackedWork, job: _Job, folder: Path) -> Built:
+def _build(packed: PackedWork | Built, job: _Job, folder: Path) -> Built:
+    """Build a shard; one that the journal has is passed through."""
+    if isinstance(packed, Built):
+        return packed
     work = packed.unpacked()
     counts, files = _build_shard(work, job, folder)
     characters = sum(map(len, work.texts))
     return Built(work.split, work.number, packed.sha256, len(packed.text), characters, counts, files)
-
-
-def _build_all(works: Iterator[PackedWork], job: _Job, journal: Journal, workers: int) -> Generator[Built, None, None]:
-    """Build the shards, but for those that the journal has, and yield what was built, in order."""
-    head = list(islice(works, _WORTH_A_PROCESS))
-    in_process = workers == 1 or len(head) < _WORTH_A_PROCESS
-    works = chain(head, works)
-    del head  # or its texts would live as long as this generator
-    if in_process:
-        for work in works:
-            yield journal.find(work) or _build(work, job, journal.staging)
-        return
-    # Fresh interpreters: a fork would copy the locks of whatever threads the caller runs.
-    executor = ProcessPoolExecutor(
-        workers,
-        multiprocessing.get_context("spawn"),
-        initializer=_start_worker,
-        initargs=(job, journal.staging),
-    )
-    pending: deque[Future[Built] | Built] = deque()
-    try:
-        for work in works:
-            pending.append(journal.find(work) or executor.submit(_build_in_worker, work))
-            if len(pending) > workers:
-                yield _result(pending.popleft())
-        while pending:
-            yield _result(pending.popleft())
-    except BrokenProcessPool:
-        raise BertwrightError(
-            "a worker process died: it ran out of memory, or the calling script starts again in every worker",
-            fix="use fewer workers; in a script, call build_shards under `if __name__ == '__main__':`",
-        ) from None
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
-
-
-_job: tuple[_Job, Path]
-"""In a worker process: what all its shards have in common, and where it writes."""
-
-
-def _start_worker(job: _Job, folder: Path) -> None:
-    global _job
-    follow_parent()
-    _job = job, folder
-
-
-def _build_in_worker(work: PackedWork) -> Built:
-    return _build(work, *_job)
-
-
-def _result(built: Future[Built] | Built) -> Built:
-    return built.result() if isinstance(built, Future) else built
 
 
 def _check_place(out: Path, overwrite: bool) -> None:

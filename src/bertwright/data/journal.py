@@ -116,18 +116,17 @@ class Journal:
                 return None
         return built
 
-    def add(self, built: Built) -> bool:
-        """Take a shard whose files lie in `staging`, or one that `find` returned; tell whether it was that."""
+    def add(self, built: Built, *, reused: bool) -> None:
+        """Take a shard whose files lie in `staging`, or one that `find` returned."""
         self._done += 1
-        if built is self._known.get((built.split, built.number)):
+        if reused:
             self._reused += 1
-            return True
+            return
         for name in built.files:
             flush(self.staging / name)
             (self.staging / name).replace(self.shards / name)
         flush(self.shards)
         self._write(built._asdict() | {"counts": asdict(built.counts)})
-        return False
 
     @contextmanager
     def useless_if_refused(self) -> Iterator[None]:

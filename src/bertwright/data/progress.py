@@ -18,7 +18,7 @@ from typing import Any
 from bertwright.data.journal import Built
 from bertwright.data.partition import SHARD_CHARACTERS
 from bertwright.data.shards import SPLITS, Counts
-from bertwright.text.corpus import TEXT_COLUMN, Watch, read_texts
+from bertwright.text.corpus import TEXT_COLUMN, Reading, read_texts
 
 _logger = logging.getLogger(__name__)
 
@@ -61,13 +61,13 @@ class Reader:
         self._bytes = max(1, sum(path.stat().st_size for path in files))
         self._bytes_done = 0
         self._characters = 0
-        self._watch, self._size = Watch(), 0
+        self._reading, self._size = Reading(), 0
 
     def texts(self) -> Iterator[str]:
         """Yield every document."""
         for path in self.files:
-            self._watch, self._size = Watch(), path.stat().st_size
-            for text in read_texts(path, text_column=self._text_column, watch=self._watch):
+            self._reading, self._size = Reading(), path.stat().st_size
+            for text in read_texts(path, text_column=self._text_column, reading=self._reading):
                 self._characters += len(text)
                 if self._warn_of_large and len(text) > SHARD_CHARACTERS:
                     size = f"a document of {len(text):,} characters is larger than a shard"
@@ -78,7 +78,7 @@ class Reader:
 
     def share_of(self, characters: int) -> float:
         """Return which share of the corpus so many characters are, taking what is unread to be like what was read."""
-        read = (self._bytes_done + self._size * self._watch.share) / self._bytes
+        read = (self._bytes_done + self._size * self._reading.share) / self._bytes
         return min(1.0, read * characters / max(1, self._characters))
 
 

@@ -44,13 +44,27 @@ TEXT_COLUMN = "text"
 """Where a row of JSON or Parquet has its text, unless another name is given."""
 
 
-class Watch:
-    """How far the reading of a file has come."""
+class Reading:
+    """What is noticed while one file is read, and how far that has come.
+
+    What cannot be read is raised; a subclass may keep it and read on.
+    """
 
     def __init__(self) -> None:
+        self.encoding = "UTF-8"
+        """Or GB18030."""
+        self.has_mark = False
+        """Whether the file begins with a byte order mark."""
+        self.refused = 0
+        """How often something could not be read."""
         self._share = 0.0
         self._file: BinaryIO | None = None
         self._size = 1
+
+    def refuse(self, error: BertwrightError) -> None:
+        """Take note of what cannot be read: where this returns, reading goes on at the next row that can be."""
+        self.refused += 1
+        raise error from None
 
     @property
     def share(self) -> float:
@@ -113,7 +127,7 @@ def _kinds() -> str:
     return f".txt or .jsonl, plain or with {', '.join(_COMPRESSED)}; or .parquet"
 
 
-def read_texts(path: Path, *, text_column: str = TEXT_COLUMN, watch: Watch | None = None) -> Iterator[str]:
+def read_texts(path: Path, *, text_column: str = TEXT_COLUMN, reading: Reading | None = None) -> Iterator[str]:
     r"""Yield the raw documents of one file: the text of each row, or the blocks between blank lines of a `.txt`.
 
     Lines inside a document keep their `\n`. Empty documents are left out and counted in the log.
@@ -121,24 +135,54 @@ def read_texts(path: Path, *, text_column: str = TEXT_COLUMN, watch: Watch | Non
     Args:
         path: the file.
         text_column: what the text is called in the rows of JSON and Parquet.
-        watch: is told how far the reading has come.
+        reading: is told how far it has come.
 
     Raises:
         BertwrightError: the file is missing, empty, binary, damaged, in another encoding, or a row is not what it
             should be; file and row are named.
     """
-    watch = watch or Watch()
+    empty = repaired = 0
+    for _, text in read_rows(path, reading, text_column=text_column):
+        if not text or text.isspace():
+            empty += 1
+        elif not text.isascii() and _LONE_SURROGATE.search(text):
+            repaired += 1
+            yield _LONE_SURROGATE.sub("\ufffd", text)
+        else:
+            yield text
+    if empty:
+        _logger.warning("%s: left out %d rows whose text is empty", path, empty)
+    if repaired:
+        _logger.warning("%s: half a surrogate pair became U+FFFD in %d rows", path, repaired)
+
+
+def read_rows(
+    path: Path, reading: Reading | None = None, *, text_column: str = TEXT_COLUMN
+) -> Iterator[tuple[int, str]]:
+    """Yield each document of one file as it is written there, empty ones too, after the row where it begins.
+
+    Raises:
+        BertwrightError: as `read_texts` does, unless `reading` keeps it.
+    """
+    reading = reading or Reading()
+    found = False
     match _unpacked_suffix(path):
         case ".jsonl":
-            texts = _filled(_json_texts(path, text_column, watch), path)
+            rows = _json_texts(path, text_column, reading)
         case ".parquet":
-            texts = _filled(parquet_texts(path, text_column, watch.tell), path)
+            rows = _parquet_texts(path, text_column, reading)
         case _:
-            texts = _blocks(path, watch)
-    if (first := next(texts, None)) is None:
-        raise BertwrightError("no text in this file", where=path, fix="remove it from the corpus")
-    yield first
-    yield from texts
+            rows = _blocks(path, reading)
+    for row, text in rows:
+        found = found or not (not text or text.isspace())
+        yield row, text
+    if not found and not reading.refused:
+        reading.refuse(BertwrightError("no text in this file", where=path, fix="remove it from the corpus"))
+
+
+def holds_rows(path: Path) -> bool:
+    """Tell a file whose every row is a document from one whose documents are blocks of rows."""
+    return _unpacked_suffix(path) in (".jsonl", ".parquet")
 
 
 def is_parquet(path: Path) -> bool:
@@ -150,42 +194,39 @@ def _unpacked_suffix(path: Path) -> str:
     return Path(path.stem if path.suffix.lower() in _COMPRESSED else path.name).suffix.lower()
 
 
-def _blocks(path: Path, watch: Watch) -> Iterator[str]:
+def _blocks(path: Path, reading: Reading) -> Iterator[tuple[int, str]]:
     block: list[str] = []
-    for line in read_lines(path, watch):
+    first = 1
+    for row, line in enumerate(read_lines(path, reading), start=1):
         if not line.isspace():
             block.append(line)
-        elif block:
-            yield "".join(block)
+            continue
+        if block:
+            yield first, "".join(block)
             block = []
+        first = row + 1
     if block:
-        yield "".join(block)
+        yield first, "".join(block)
 
 
-def _filled(rows: Iterator[tuple[str, str]], path: Path) -> Iterator[str]:
-    empty = 0
-    for _, text in rows:
-        if not text or text.isspace():
-            empty += 1
-        else:
-            yield text
-    if empty:
-        _logger.warning("%s: left out %d rows whose text is empty", path, empty)
-
-
-def _json_texts(path: Path, column: str, watch: Watch) -> Iterator[tuple[str, str]]:
-    repaired = 0
-    for row, line in enumerate(read_lines(path, watch), start=1):
+def _json_texts(path: Path, column: str, reading: Reading) -> Iterator[tuple[int, str]]:
+    for row, line in enumerate(read_lines(path, reading), start=1):
         if line.isspace():
             continue
-        where = f"{path}, row {row:,}"
-        text = _json_text(line, column, where)
-        if "\\u" in line and _LONE_SURROGATE.search(text):
-            repaired += 1
-            text = _LONE_SURROGATE.sub("\ufffd", text)
-        yield where, text
-    if repaired:
-        _logger.warning("%s: half a surrogate pair became U+FFFD in %d rows", path, repaired)
+        try:
+            text = _json_text(line, column, f"{path}, row {row:,}")
+        except BertwrightError as error:
+            reading.refuse(error)
+        else:
+            yield row, text
+
+
+def _parquet_texts(path: Path, column: str, reading: Reading) -> Iterator[tuple[int, str]]:
+    try:
+        for row, (_, text) in enumerate(parquet_texts(path, column, reading.tell), start=1):
+            yield row, text
+    except BertwrightError as error:
+        reading.refuse(error)
 
 
 _PRIVATE = re.compile("[\ue000-\uf8ff]")
@@ -211,56 +252,66 @@ def _json_text(line: str, column: str, where: str) -> str:
     return text
 
 
-def read_lines(path: Path, watch: Watch | None = None) -> Iterator[str]:
+def read_lines(path: Path, reading: Reading | None = None) -> Iterator[str]:
     r"""Yield the decoded lines of a file, each ending in `\n`.
 
     Raises:
-        BertwrightError: the file is missing, binary, damaged or in another encoding; file and row are named.
+        BertwrightError: the file is missing, binary, damaged or in another encoding; file and row are named. Unless
+            `reading` keeps it: then a row that cannot be decoded is an empty one, and a file ends where it is damaged.
     """
+    reading = reading or Reading()
     row = 0
     try:
         with path.open("rb") as file, _unpacked(file, path.suffix.lower()) as stream:
-            if watch:
-                watch.follow(file)
-            for text in decode_lines(stream, path):
+            reading.follow(file)
+            for text in decode_lines(stream, path, reading):
                 row += 1
                 yield text
     except FileNotFoundError:
-        raise BertwrightError("no such file", where=path, fix="check the spelling") from None
+        broken = BertwrightError("no such file", where=path, fix="check the spelling")
     except (EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, gzip.BadGzipFile) as error:
         what = f"damaged compressed data ({error})"
-        raise BertwrightError(what, where=f"{path}, after row {row:,}", fix="make or download the file again") from None
+        broken = BertwrightError(what, where=f"{path}, after row {row:,}", fix="make or download the file again")
     except OSError as error:
-        raise BertwrightError(f"cannot be read ({error.strerror or error})", where=path) from None
+        broken = BertwrightError(f"cannot be read ({error.strerror or error})", where=path)
+    else:
+        return
+    reading.refuse(broken)
 
 
-def decode_lines(lines: Iterable[bytes], name: object) -> Iterator[str]:
+def decode_lines(lines: Iterable[bytes], name: object, reading: Reading | None = None) -> Iterator[str]:
     r"""Yield lines as text, each ending in `\n`: UTF-8, or GB18030 from the first row that is that and no UTF-8.
 
     Args:
         lines: as a binary file yields them.
         name: what they come from, for messages.
+        reading: told what is noticed.
 
     Raises:
         BertwrightError: they are binary or in another encoding; the row is named.
     """
+    reading = reading or Reading()
     encoding, only_ascii = "utf-8", True
     for row, line in enumerate(lines, start=1):
         if b"\0" in line:
-            raise BertwrightError(_binary(line), where=f"{name}, row {row:,}", fix="save it as UTF-8 text")
+            reading.refuse(BertwrightError(_binary(line), where=f"{name}, row {row:,}", fix="save it as UTF-8 text"))
+            return
         try:
             text = line.decode(encoding)
         except UnicodeDecodeError as error:
             if encoding == "gb18030" or not (only_ascii and _is_gb18030(line)):
                 what = f"byte 0x{line[error.start]:02x} is not {encoding.upper()}"
                 where = f"{name}, row {row:,}"
-                raise BertwrightError(what, where=where, fix="save it as UTF-8, with iconv for instance") from None
-            encoding = "gb18030"
+                reading.refuse(BertwrightError(what, where=where, fix="save it as UTF-8, with iconv for instance"))
+                only_ascii = False
+                yield "\n"
+                continue
+            encoding, reading.encoding = "gb18030", "GB18030"
             _logger.warning("%s: read as GB18030, since row %d is not UTF-8", name, row)
             text = line.decode(encoding)
         only_ascii = only_ascii and text.isascii()
-        if row == 1:
-            text = text.removeprefix("\ufeff")
+        if row == 1 and text.startswith("\ufeff"):
+            text, reading.has_mark = text[1:], True
         if text[-2:] == "\r\n" or text[-1:] != "\n":
             text = text.removesuffix("\n").removesuffix("\r") + "\n"
         yield text

@@ -177,22 +177,23 @@ def count_words(file: Path, rules: TextRules, text_column: str = TEXT_COLUMN) ->
     for text in read_texts(file, text_column=text_column):
         counts.num_documents += 1
         counts.num_bytes += len(text) if text.isascii() else len(text.encode())
-        chunks.update(_chunks_of(text.replace("\n", " "), rules))
+        chunks.update(chunks_of(text.replace("\n", " "), rules))
         if len(chunks) > _MAX_COUNTED_CHUNKS:
-            _add_chunks(chunks, counts.words, rules)
+            add_chunks(chunks, counts.words, rules)
             chunks.clear()
-    _add_chunks(chunks, counts.words, rules)
+    add_chunks(chunks, counts.words, rules)
     return counts
 
 
-def _chunks_of(text: str, rules: TextRules) -> list[str]:
+def chunks_of(text: str, rules: TextRules) -> list[str]:
     """Return what lies between spaces, and each Chinese character: they repeat, and may be cut into words alone."""
     if rules.split_chinese and not text.isascii() and _HAS_CHINESE.search(text):
         return _CHUNKS.findall(text)
     return text.split(" ")
 
 
-def _add_chunks(chunks: Mapping[str, int], words: Counter[str], rules: TextRules) -> None:
+def add_chunks(chunks: Mapping[str, int], words: Counter[str], rules: TextRules) -> None:
+    """Count the words of chunks that occur so often."""
     for chunk, count in chunks.items():
         for word in rules.words(chunk):
             words[word] += count
