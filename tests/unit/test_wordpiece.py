@@ -151,7 +151,9 @@ def test_the_hash_knows_tokens_and_casing(wordpiece: WordPiece) -> None:
     assert wordpiece.sha256 != WordPiece([*TOKENS, "more"], TextRules(lowercase=True)).sha256
 
 
-@pytest.mark.parametrize(("name", "lowercase"), [("uncased", True), ("cased", False), ("multilingual-cased", False)])
+@pytest.mark.parametrize(
+    ("name", "lowercase"), [("uncased", True), ("cased", False), ("multilingual-cased", False), ("chinese", True)]
+)
 def test_released_vocabularies_load(
     shared_data: Path, name: str, lowercase: bool, caplog: pytest.LogCaptureFixture
 ) -> None:

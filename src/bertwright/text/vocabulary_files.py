@@ -42,8 +42,8 @@ def load_wordpiece(path: Path, *, lowercase: bool | None = None) -> WordPiece:
 
     Args:
         path: the file, or the folder it lies in.
-        lowercase: overrides what the files say. Where nobody says it, a vocabulary without upper-case Latin letters is
-            taken as uncased, and the log says so.
+        lowercase: overrides what the files say. Where nobody says it, a vocabulary without words that begin with an
+            upper-case Latin letter is taken as uncased, and the log says so.
 
     Raises:
         BertwrightError: nothing is there, it is no BERT vocabulary, it is damaged, or its files contradict each other.
@@ -59,7 +59,7 @@ def load_wordpiece(path: Path, *, lowercase: bool | None = None) -> WordPiece:
     if lowercase is None:
         lowercase = rules.lowercase if settings.keys() & _FLAGS or described else None
     if lowercase is None:
-        lowercase = not any("A" <= char <= "Z" for token in tokens if not token.startswith("[") for char in token)
+        lowercase = not any("A" <= token.removeprefix("##")[:1] <= "Z" for token in tokens)  # <S> is no word
         _logger.info("%s: taken as %s, from its entries", file, "uncased" if lowercase else "cased")
     try:
         return WordPiece(tokens, replace(rules, lowercase=lowercase), added=added, num_pieces=num_pieces)
