@@ -125,6 +125,8 @@ class DataConfig:
     texts); `paper`: exactly even odds for every example."""
     short_seq_prob: float = 0.1
     """Share of examples given a random shorter target length."""
+    dupe_factor: int = 1
+    """How often training documents are cut into examples, with other partners and lengths each time (Google: 10)."""
     held_out_prob: float = 0.01
     """Share of the documents kept for evaluation."""
     whole_word: str = ""
@@ -137,6 +139,7 @@ class DataConfig:
             8 <= self.max_length <= 65_535, f"max_length must lie between 8 and 65,535 tokens, not {self.max_length}"
         )
         _require(0 <= self.seed < 2**63, f"seed must lie between 0 and 2^63 - 1, not {self.seed}")
+        _require(1 <= self.dupe_factor <= 1_000, f"dupe_factor must lie between 1 and 1,000, not {self.dupe_factor}")
         for name in ("short_seq_prob", "held_out_prob"):
             value = getattr(self, name)
             _require(0.0 <= value < 1.0, f"{name} must lie in [0, 1), not {value!r}")

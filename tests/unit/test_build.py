@@ -145,6 +145,24 @@ def test_single_segments_hold_every_token_once(corpus, wordpiece, tmp_path):
     assert counts.example_tokens == counts.tokens + 2 * counts.examples
 
 
+def test_documents_may_be_cut_several_times(corpus, wordpiece, tmp_path):
+    found = []
+    for factor in (1, 3):
+        build_shards([corpus], wordpiece, tmp_path / str(factor), DataConfig(max_length=32, dupe_factor=factor))
+        found.append(ShardSet.open(tmp_path / str(factor)))
+    parts = [shards.split("train")._shards for shards in found]
+    one, three = (np.concatenate([part.examples for part in split]) for split in parts)
+    assert (three[: len(one)] == one).all(), "the first time is that of a single one"
+    second = three[len(one) : 2 * len(one)]
+    assert len(three) == pytest.approx(3 * len(one), rel=0.1)
+    assert (second["b_start"] != one["b_start"][: len(second)]).any(), "partners differ"
+    texts = [[part.tokens.tolist() for part in split] for split in parts]
+    assert texts[0] == texts[1], "the text is there once"
+    assert len(found[0].split("held_out")) == len(found[1].split("held_out"))
+    with pytest.raises(BertwrightError, match="dupe_factor must lie between 1 and 1,000, not 0"):
+        DataConfig(dupe_factor=0)
+
+
 def test_a_large_vocabulary_takes_wider_tokens(corpus, wordpiece, tmp_path):
     large = WordPiece([*wordpiece.tokens, *(f"x{i}" for i in range(70_000))], TextRules(lowercase=True))
     for name, vocabulary in (("small", wordpiece), ("large", large)):

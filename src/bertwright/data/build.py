@@ -195,7 +195,10 @@ def _build_shard(work: Work, job: _Job, folder: Path) -> tuple[Counts, dict[str,
             arrays.append(ids.astype(dtype))
     tokens = np.concatenate(arrays)
     goes_on = np.concatenate(words) if segmenter else None
-    examples = build_examples(documents, config, generator(config.seed, SPLITS.index(work.split), work.number))
+    key = config.seed, SPLITS.index(work.split), work.number
+    copies = [generator(*key)] + [generator(*key, copy) for copy in range(1, config.dupe_factor)]
+    rngs = copies if work.split == "train" else copies[:1]
+    examples = np.concatenate([build_examples(documents, config, rng) for rng in rngs])
     used = int(examples["a_length"].sum(dtype=np.int64) + examples["b_length"].sum(dtype=np.int64))
     counts = Counts(
         documents=len(documents),
