@@ -96,6 +96,9 @@ def test_no_temperature_is_better():
         def loss(temperature, logits=torch.from_numpy(logits), labels=torch.from_numpy(labels)):
             return float(F.cross_entropy(logits / temperature, labels))
 
+        if (logits.argmax(1) == labels).all():
+            assert fit_temperature(logits, labels) == 1
+            continue
         found = loss(fit_temperature(logits, labels))
         assert all(found <= loss(temperature) + 1e-7 for temperature in np.geomspace(0.05, 20, 60))
 

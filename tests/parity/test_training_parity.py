@@ -1,14 +1,14 @@
 """Twenty steps of training, loss by loss, beside transformers' modules under torch's AdamW and their schedule."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 import torch
 
 from bertwright.batch import Batch, StepOutput
-from bertwright.config import BertConfig, PretrainConfig
+from bertwright.config import LEFT_TO_RIGHT, BertConfig, PretrainConfig
 from bertwright.model import machine
 from bertwright.model.bert import Bert
 from bertwright.model.heads import ChoiceHead, ClassificationHead, Head, SpanHead, TokenClassificationHead
@@ -83,7 +83,7 @@ class Sequences:
         drawn = torch.randint(3, 33, (16,), generator=generator).tolist()
         return [self.length or length for length in drawn]
 
-    def batches_at(self, position):
+    def batches_at(self, position, step=0):
         sequences = self.draw(position)
         size = len(sequences) // self.parts
         parts = [sequences[start : start + size] for start in range(0, len(sequences), size)]
@@ -175,8 +175,9 @@ def theirs(folder, architecture, arguments, length=None):
 
 
 def pretraining(name):
-    objective = OBJECTIVES[name]()
-    return Bert(SHAPE, objective.heads(SHAPE)), objective
+    objective, causal = OBJECTIVES[name](), name in LEFT_TO_RIGHT
+    shape = replace(SHAPE, is_decoder=causal, pool_last=causal)
+    return Bert(shape, objective.heads(shape)), objective
 
 
 @pytest.mark.parametrize(
