@@ -60,13 +60,14 @@ MADE_BY = {
 
 SPEED_NOTE = {
     "en": """Training alone: reading, encoding and evaluation are left out on both sides. Both were run one after
-the other, with nothing else running, on {threads} threads. The ratio is between what users of either get there without
-asking, {ours} here and fp32 there. The other columns are ours in fp32, and the peer in bf16, and as tutorials have it,
-with its inputs padded to the longest allowed. Examples a second:
+the other, with nothing else running, on {threads} threads, over {examples} examples of each set. The ratio is between
+what users of either get there without asking, {ours} here and fp32 there. The other columns are ours in fp32, and the
+peer in bf16, and as tutorials have it, with its inputs padded to the longest allowed. Examples a second:
 """,
-    "zh": """只计训练：两边都不算读取、编码与评测。两边先后运行，机器上没有别的程序，{threads} 个线程。
-倍数比较的是两边用户不加任何选项时得到的：我们是 {ours}，对方是 fp32。其余几列是我们的 fp32、对方的 bf16，
-以及对方像教程里那样把输入补齐到最大长度。每秒样本数：
+    "zh": """只计训练：两边都不算读取、编码与评测。两边先后运行，机器上没有别的程序，
+{threads} 个线程，每个数据集 {examples} 个样本。倍数比较的是两边用户不加任何选项时得到的：
+我们是 {ours}，对方是 fp32。其余几列是我们的 fp32、对方的 bf16，以及对方像教程里那样
+把输入补齐到最大长度。每秒样本数：
 """,
 }
 
@@ -159,7 +160,9 @@ def _mean(values: Sequence[float]) -> str:
 def _speed_note(found: Sequence[Figures], lang: Lang) -> str:
     precisions = {run["precision"] for figures in found for run in runs_of(figures, "ours")}
     threads = {str(each["made_by"]["threads"]) for figures in found for each in figures["speed"].values()}
-    return SPEED_NOTE[lang].format(ours=" / ".join(sorted(precisions)), threads=" / ".join(sorted(threads)))
+    counts = {f"{each['examples']:,}" for figures in found for each in figures["speed"].values()}
+    several = {"ours": precisions, "threads": threads, "examples": counts}
+    return SPEED_NOTE[lang].format(**{name: " / ".join(sorted(values)) for name, values in several.items()})
 
 
 def _speeds(found: Sequence[Figures], lang: Lang) -> str:
