@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from bertwright.messages_corpus import CORPUS_MESSAGES
 from bertwright.messages_plan import PLAN_MESSAGES
+from bertwright.messages_reproduce import REPRODUCE_MESSAGES
 
 Lang = Literal["en", "zh"]
 
@@ -276,6 +277,7 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "完成，用时 {minutes:.1f} 分钟。全部文件在 {path}；请打开报告：",
     ),
     "demo_try": ("Now try it yourself:", "现在自己试试："),
+    **REPRODUCE_MESSAGES,
 }
 
 

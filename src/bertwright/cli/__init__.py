@@ -21,6 +21,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from bertwright.cli import commands, labelled, models
 from bertwright.cli import finetune as tuning
+from bertwright.cli import reproduce as experiments
 from bertwright.cli.console import err, print_error
 from bertwright.cli.flags import settings_from, whole_numbers
 from bertwright.config import FinetuneConfig, PretrainConfig
@@ -68,6 +69,7 @@ app.command(models.predict, sort_key=7)
 app.command(models.evaluate, sort_key=8)
 app.command(labelled.score, sort_key=9)
 app.command(labelled.glue, sort_key=10, config=(settings_from(FinetuneConfig), whole_numbers))
+app.command(experiments.reproduce, sort_key=10.5)
 app.command(commands.report, sort_key=11)
 app.command(models.embed, sort_key=12)
 app.command(models.convert, sort_key=13)
@@ -92,7 +94,7 @@ def run(argv: Sequence[str]) -> int:
         return 0
     except KeyboardInterrupt:
         resumable = bool({*argv[:1]} & {"pretrain", "finetune", "glue"})
-        building = [*argv[:2]] == ["data", "build"]
+        building = [*argv[:2]] == ["data", "build"] or [*argv[:1]] == ["reproduce"]
         key = "stopped" if resumable else "build_stopped" if building else "interrupted"
         err.print("\n" + say(key, language()))
         return 128 + signal.SIGINT

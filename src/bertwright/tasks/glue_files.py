@@ -175,14 +175,18 @@ def glue_task(name: str) -> GlueTask:
     raise BertwrightError(what, fix=f"use some of: {', '.join(GLUE_TASKS)}")
 
 
-def glue_files(folder: Path) -> dict[str, GlueFiles]:
+def glue_files(folder: Path, *, some: bool = True) -> dict[str, GlueFiles]:
     """Find the files of every task in a folder that has one folder a task.
+
+    Args:
+        folder: the folder.
+        some: whether one task at least must be there.
 
     Returns:
         All nine, those of which files are `missing` too.
 
     Raises:
-        BertwrightError: not one task can be trained; what was looked for is listed.
+        BertwrightError: not one task can be trained, though one must be there; what was looked for is listed.
     """
     if not folder.is_dir():
         raise BertwrightError("no such folder", where=folder, fix="name the folder that holds CoLA, SST-2, RTE ...")
@@ -195,7 +199,7 @@ def glue_files(folder: Path) -> dict[str, GlueFiles]:
             raise BertwrightError(f"{same[0].name} and {same[1].name} are folders of one task", where=folder,
                                   fix="take one of them away")  # fmt: skip
     found = {name: _files_of(spec, folder, folders) for name, spec in GLUE_TASKS.items()}
-    if all(files.missing for files in found.values()):
+    if some and all(files.missing for files in found.values()):
         wanted = "".join(f"\n    {name}: {', '.join(files.missing)}" for name, files in found.items())
         what = f"no task of GLUE can be trained; these files were looked for and are not here:{wanted}"
         raise BertwrightError(what, where=folder, fix="name the folder that holds the folders CoLA, SST-2, RTE ...")
