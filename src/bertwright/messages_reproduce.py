@@ -55,9 +55,9 @@ REPRODUCE_MESSAGES: dict[str, tuple[str, str]] = {
         "论文中的 {all} 个次序：{agrees} 个在此成立，{disagrees} 个相反，{within} 个在波动范围内，{untold} 个无法判断，{missing} 个尚未运行。",
     ),
     "reproduce_signs": (
-        "✓ found · ✗ the other way round · ≈ within the spread: at most two standard errors apart · ? one run has no "
-        "spread: it cannot be told. The difference here, positive if as in the paper; in brackets the paper's.",
-        "✓ 成立 · ✗ 相反 · ≈ 在波动范围内（相差不超过两个标准误）· ? 只有一次运行，无法判断。数字为本次的差，正数表示与论文方向一致；括号内为论文的差。",
+        "✓ found · ✗ the other way round · ≈ within the spread: at most two standard errors apart · ? cannot be told: "
+        "one run has no spread, all runs of a row came to nothing, or both rows are the same runs. The difference here, positive if as in the paper; in brackets the paper's.",
+        "✓ 成立 · ✗ 相反 · ≈ 在波动范围内（相差不超过两个标准误）· ? 无法判断：只有一次运行、某一行的运行全部无效，或两行是同一批运行。数字为本次的差，正数表示与论文方向一致；括号内为论文的差。",
     ),
     "reproduce_note_cells": (
         "Mean ± standard deviation (number of runs), in percent but for perplexities; – not run yet, or not in the paper.",

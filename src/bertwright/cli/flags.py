@@ -85,7 +85,7 @@ def whole_numbers(app: App, commands: tuple[str, ...], arguments: ArgumentCollec
     """Refuse `--steps 2.5`, which would be rounded in silence."""
     for argument in arguments:
         for token in argument.tokens:
-            if argument.hint is int and not re.fullmatch(r"[-+]?[0-9_]+", str(token.value)):
+            if argument.hint in (int, int | None) and not re.fullmatch(r"[-+]?[0-9_]+", str(token.value)):
                 raise BertwrightError(f"{argument.name} must be a whole number, not {token.value!r}")
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from bertwright.reproduce.workbench import Order
     from bertwright.training.checkpoint import Event
 
+_WIDE = 500
+"""Columns that a table may take on the screen: its lines are folded by the terminal, not its cells."""
 Several = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative=())]
 
 
@@ -129,7 +131,7 @@ def _print(results: Results, lang: Lang) -> None:
             table.add_column(Text(name), justify="right" if is_number else "left")
         for row in found.rows:
             table.add_row(*map(Text, row))
-        console.out.print(table)
+        console.out.print(table, width=_WIDE)
         console.out.print(Text(found.note, style="dim"))
     for note in page.notes:
         console.out.print(Text(f"· {note}", style="dim"))

@@ -21,8 +21,8 @@ from bertwright.reproduce.workbench import Workbench
 from bertwright.training.checkpoint import versions
 
 Judgement = Literal["agrees", "disagrees", "within", "untold", "missing"]
-"""`within` the spread: no more than two standard errors apart; `untold`: of one run there is no spread; `missing`: not
-run yet."""
+"""`within` the spread: no more than two standard errors apart; `untold`: one run has no spread, all runs of a row
+came to nothing, or both rows are the same runs; `missing`: not run yet."""
 ENOUGH = 2.0
 """Standard errors by which two means must differ."""
 
@@ -214,7 +214,7 @@ def _compare(better: Row, worse: Row, column: Column, cells: dict[tuple[str, str
     verdict: Judgement
     if difference is None:
         verdict = "missing"
-    elif error is None:
+    elif error is None or one.scores == other.scores or any(cell.spoilt == len(cell.scores) for cell in (one, other)):
         verdict = "untold"
     elif abs(difference) <= ENOUGH * error:
         verdict = "within"
