@@ -28,7 +28,7 @@ REPRODUCE_MESSAGES: dict[str, tuple[str, str]] = {
     "reproduce_paper": ("paper", "论文"),
     "reproduce_perplexity": ("LM perplexity", "LM 困惑度"),
     "reproduce_frozen": (", features", "（特征）"),
-    "reproduce_spoilt": (", {count} spoilt", "，{count} 次无效"),
+    "reproduce_spoilt": (", {count} spoilt", "，{count} 次落空"),
     "reproduce_holds": ("What holds", "哪些结论成立"),
     "reproduce_ordering": ("in the paper", "论文中的次序"),
     "reproduce_pretraining": ("Pre-training runs", "预训练"),
@@ -57,7 +57,7 @@ REPRODUCE_MESSAGES: dict[str, tuple[str, str]] = {
     "reproduce_signs": (
         "✓ found · ✗ the other way round · ≈ within the spread: at most two standard errors apart · ? cannot be told: "
         "one run has no spread, all runs of a row came to nothing, or both rows are the same runs. The difference here, positive if as in the paper; in brackets the paper's.",
-        "✓ 成立 · ✗ 相反 · ≈ 在波动范围内（相差不超过两个标准误）· ? 无法判断：只有一次运行、某一行的运行全部无效，或两行是同一批运行。数字为本次的差，正数表示与论文方向一致；括号内为论文的差。",
+        "✓ 成立 · ✗ 相反 · ≈ 在波动范围内（相差不超过两个标准误）· ? 无法判断：只有一次运行、某一行的运行全部落空，或两行是同一批运行。数字为本次的差，正数表示与论文方向一致；括号内为论文的差。",
     ),
     "reproduce_note_cells": (
         "Mean ± standard deviation (number of runs), in percent but for perplexities; – not run yet, or not in the paper.",
@@ -69,7 +69,7 @@ REPRODUCE_MESSAGES: dict[str, tuple[str, str]] = {
     ),
     "reproduce_note_best": (
         "Scores are those of the best epoch on dev, for all rows alike. A run that comes to nothing is not repeated.",
-        "得分取开发集上最好的一轮，各行相同。没有学到东西的运行不会重来。",
+        "得分取开发集上最好的一轮，各行相同。落空的运行不会重来。",
     ),
     # Notes
     "reproduce_note_missing": (
@@ -93,7 +93,7 @@ REPRODUCE_MESSAGES: dict[str, tuple[str, str]] = {
     ),
     "reproduce_note_spoilt": (
         "Spoilt runs say the same of everything or have learnt nothing; they count in the mean all the same.",
-        "无效的运行对一切输入给出同样的答案，或什么也没学到；它们同样计入均值。",
+        "落空的运行对一切输入给出同样的答案，或什么也没学到；它们同样计入均值。",
     ),
     "reproduce_note_scale": (
         "Sizes, steps and text are a small part of the paper's: numbers differ by much, and an ordering may, too.",
