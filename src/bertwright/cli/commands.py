@@ -16,7 +16,7 @@ from cyclopts import Parameter
 
 from bertwright.cli import console, view
 from bertwright.cli.console import print_json
-from bertwright.cli.flags import Flat, Output, Switch, Training
+from bertwright.cli.flags import Engine, Flat, Output, Switch, Training
 from bertwright.cli.view import TrainingView
 from bertwright.config import DataConfig, MaskingConfig, PretrainConfig, VocabConfig
 from bertwright.errors import BertwrightError
@@ -111,6 +111,7 @@ def data_build(
     workers: int = 0,
     ram: str | None = None,
     overwrite: Switch = False,
+    engine: Engine = "local",
     config: Annotated[DataConfig, Flat] = DataConfig(),
     output: Output = Output(),
 ) -> None:
@@ -126,6 +127,7 @@ def data_build(
         workers: Processes; 0: one per processor core. The result is the same for any number.
         ram: Memory that all processes together may take, such as 1GB; as many workers are used as fit.
         overwrite: Replace shards that are already there, and what is left of a build with other settings.
+        engine: Where they run: on this machine, or on the machines of the Ray cluster at RAY_ADDRESS.
     """
     from bertwright.data.build import build_shards
     from bertwright.text.wordpiece import WordPiece
@@ -141,6 +143,7 @@ def data_build(
             workers=workers or None,
             ram=ram,
             overwrite=overwrite,
+            engine=engine,
             progress=progress,
         )
     counts = {split: dataclasses.asdict(found) for split, found in manifest.counts.items()}

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 from cyclopts.argument import ArgumentCollection
@@ -21,6 +21,7 @@ from bertwright.errors import BertwrightError
 from bertwright.json_values import from_dict, read_json
 
 Switch = Annotated[bool, Parameter(negative="", show_default=False)]
+Engine = Literal["local", "ray"]
 Flat = Parameter(name="*")
 Training = Parameter(name="*", group="Training")
 

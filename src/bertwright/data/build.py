@@ -18,15 +18,17 @@ import os
 import re
 import unicodedata
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from bertwright import cluster
 from bertwright.config import DataConfig
 from bertwright.data.counter import generator
 from bertwright.data.journal import Built, Journal
@@ -52,6 +54,8 @@ _MOST_TOKENS_PER_WORD = 3.0
 _CHINESE_TOKEN = re.compile(f"[{CHINESE}]")
 _logger = logging.getLogger(__name__)
 
+_Results = Generator[Built, None, None]
+
 
 def build_shards(
     paths: Sequence[str | Path],
@@ -63,6 +67,7 @@ def build_shards(
     workers: int | None = None,
     ram: int | str | None = None,
     overwrite: bool = False,
+    engine: Literal["local", "ray"] = "local",
     progress: Progress | None = None,
 ) -> Manifest:
     """Build a shard folder from a corpus.
@@ -79,6 +84,8 @@ def build_shards(
         workers: processes; None or 0 uses every processor, 1 none but this one.
         ram: memory that all processes together may take, in bytes or like "2GB"; as many workers are used as fit.
         overwrite: replace a shard folder that is there already, and what is left of a build with other settings.
+        engine: `local` works on this machine, `ray` on those of a cluster (see `cluster`): this process reads the
+            corpus, the others write the shards, and all must see the place of `out` under the same path.
         progress: called after every shard.
 
     Raises:
@@ -88,25 +95,45 @@ def build_shards(
     config = config or DataConfig()
     if workers is not None and workers < 0:
         raise BertwrightError(f"workers must not be negative, not {workers}")
-    workers = workers or os.cpu_count() or 1
     files = find_files(paths)
-    if ram is not None:
-        workers = workers_within(bytes_of(ram), workers, parquet=any(map(is_parquet, files)))
     reader = Reader(files, text_column, warn_of_large=ram is not None)
     out = Path(out).resolve()
     _check_place(out, overwrite)
     job = _Job.of(wordpiece, config)
-    with explain_os_errors(out), Journal.open(out, _settings(job), overwrite=overwrite) as journal:
-        manifest = _build_into(journal, reader, job, workers, progress)
-        journal.finish({*manifest.files, "manifest.json"})
+    with _started(engine, workers) as (workers, run):
+        if ram is not None:
+            workers = workers_within(bytes_of(ram), workers, parquet=any(map(is_parquet, files)))
+        with explain_os_errors(out), Journal.open(out, _settings(job), overwrite=overwrite) as journal:
+            manifest = _build_into(journal, reader, job, partial(run, workers=workers), progress)
+            journal.finish({*manifest.files, "manifest.json"})
     return manifest
+
+
+@contextmanager
+def _started(engine: Literal["local", "ray"], workers: int | None) -> Iterator[tuple[int, Callable[..., _Results]]]:
+    """Yield how many workers there are, and what builds shards on them: given the job, a folder and the works."""
+    if engine == "local":
+        yield workers or os.cpu_count() or 1, _run_here
+    else:
+        with cluster.cluster() as found:
+            yield found.workers(workers, cpus=1), _run_elsewhere
+
+
+def _run_here(job: _Job, folder: Path, works: Iterator[PackedWork | Built], *, workers: int) -> _Results:
+    return map_in_order(partial(_build, job=job, folder=folder), works, workers=workers, caller="build_shards")
+
+
+def _run_elsewhere(job: _Job, folder: Path, works: Iterator[PackedWork | Built], *, workers: int) -> _Results:
+    segmenter = [name for name in (job.segmenter.facts if job.segmenter else ()) if name == "rjieba"]
+    build = partial(_build_elsewhere, job=job, folder=folder, made_by=_made_by(*segmenter))
+    return cluster.map_in_order(build, works, workers=workers)
 
 
 def _build_into(
     journal: Journal,
     reader: Reader,
     job: _Job,
-    workers: int,
+    run: Callable[[_Job, Path, Iterator[PackedWork | Built]], _Results],
     progress: Progress | None,
 ) -> Manifest:
     wordpiece, config, segmenter = job
@@ -114,9 +141,8 @@ def _build_into(
     packed = (work.packed() for work in partition(reader.texts(), config))
     known: deque[bool] = deque()
     works = _works(packed, journal, known)
-    build = partial(_build, job=job, folder=journal.staging)
     meter = Meter(reader)
-    with closing(map_in_order(build, works, workers=workers, caller="build_shards")) as results:
+    with closing(run(job, journal.staging, works)) as results:
         for built in results:
             reused = known.popleft()
             journal.add(built, reused=reused)
@@ -161,14 +187,15 @@ class _Job(NamedTuple):
 
 def _settings(job: _Job) -> dict[str, Any]:
     """Return what decides the bytes of a shard beside its text."""
-    made_by = {
-        "bertwright": importlib.metadata.version("bertwright"),
-        "numpy": np.__version__,
-        "Unicode": unicodedata.unidata_version,
-    }
     facts = {"segmenter": job.segmenter.facts} if job.segmenter else {}
     made_of = {"vocabulary": job.wordpiece.sha256, "shard_characters": SHARD_CHARACTERS}
-    return to_dict(job.config) | made_of | facts | made_by
+    return to_dict(job.config) | made_of | facts | _made_by()
+
+
+def _made_by(*packages: str) -> dict[str, str]:
+    """Return the versions that decide the bytes of a shard."""
+    versions = {name: importlib.metadata.version(name) for name in ("bertwright", "numpy", *packages)}
+    return versions | {"Unicode": unicodedata.unidata_version}
 
 
 def _save_vocabulary(wordpiece: WordPiece, journal: Journal) -> dict[str, dict[str, Any]]:
@@ -229,6 +256,24 @@ def _build(packed: PackedWork | Built, job: _Job, folder: Path) -> Built:
     counts, files = _build_shard(work, job, folder)
     characters = sum(map(len, work.texts))
     return Built(work.split, work.number, packed.sha256, len(packed.text), characters, counts, files)
+
+
+def _build_elsewhere(packed: PackedWork | Built, job: _Job, folder: Path, made_by: dict[str, str]) -> Built:
+    """Build a shard on a machine of a cluster; it may be done twice, also at the same time, if one seems to be lost."""
+    if isinstance(packed, Built):
+        return packed
+    if not folder.is_dir():
+        fix = "put --out on a file system that all machines share, under the same path"
+        raise BertwrightError(f"{cluster.this_node()} does not see this folder", where=folder, fix=fix)
+    found = _made_by(*(made_by.keys() - {"bertwright", "numpy", "Unicode"}))
+    if other := [f"{name} {found[name]}, not {made_by[name]}" for name in made_by if found[name] != made_by[name]]:
+        what = f"{cluster.this_node()} would make other bytes: it has {', '.join(other)}"
+        raise BertwrightError(what, fix="install the same versions on all machines")
+    with TemporaryDirectory(dir=folder) as own:
+        built = _build(packed, job, Path(own))
+        for name in built.files:
+            Path(own, name).replace(folder / name)
+    return built
 
 
 def _check_place(out: Path, overwrite: bool) -> None:
