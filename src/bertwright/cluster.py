@@ -32,6 +32,11 @@ Result = TypeVar("Result")
 
 INSTALL = "pip install 'bertwright[ray]'"
 """What to type where Ray is missing."""
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # or it warns that it will be so one day
+    "RAY_worker_niceness": "0",  # of a Ray started here: its workers are no less urgent than the command itself
+}
 _RETRIES = 3
 """How often a piece of work is done again after its process or its machine died."""
 _END_SECONDS = 15.0
@@ -90,8 +95,8 @@ def cluster() -> Iterator[Cluster]:
     """
     if find_spec("ray") is None:
         raise BertwrightError("--engine ray needs the package ray", fix=INSTALL)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # or it warns that it will be so one day
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     import ray
 
     if ray.is_initialized():
@@ -149,6 +154,34 @@ def this_node() -> str:
     import ray
 
     return f"{platform.node()} ({ray.util.get_node_ip_address()})"
+
+
+class Line:
+    """A line between the process that called and those that work for it: events go one way, an order the other."""
+
+    def __init__(self) -> None:
+        self._events: list[Any] = []
+        self._order = 0
+
+    def tell(self, events: list[Any]) -> int:
+        """Take events from a worker, and return the newest order, 0 where there is none."""
+        self._events += events
+        return self._order
+
+    def hear(self, order: int) -> list[Any]:
+        """Give an order, and return the events that came since the last time."""
+        self._order = order
+        events, self._events = self._events, []
+        return events
+
+
+def open_line() -> Any:
+    """Return a handle of a `Line` for both ends; it lies on this machine and takes no processor."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(Line).remote()
 
 
 def map_in_order(

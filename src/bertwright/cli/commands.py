@@ -193,6 +193,8 @@ def pretrain(
     long_data: Path | None = None,
     init: Path | None = None,
     resume: Switch = False,
+    engine: Engine = "local",
+    workers: int = 0,
     config: Path | None = None,
     dials: Annotated[PretrainConfig, Training] = PretrainConfig(),
     output: Output = Output(),
@@ -208,15 +210,26 @@ def pretrain(
         long_data: Shards with longer examples of the same vocabulary, for the last steps: see --long-ratio.
         init: Model folder to start from; without it weights are drawn at random.
         resume: Go on where the run folder's last checkpoint left off, to the same weights bit for bit.
+        engine: Where to train: in this process (or those of torchrun), or on the Ray cluster at RAY_ADDRESS.
+        workers: Processes of --engine ray; 0: one for each GPU, or without any, for each processor core.
         config: JSON file of training settings, such as another run's config.json.
     """
     from bertwright.recipes import get_recipe
-    from bertwright.training.pretrain import pretrain as train
 
     with training(out, output) as on_event:
         shape = get_recipe(recipe).model
-        where: dict[str, Any] = {"data": data, "long_data": long_data, "out": out, "init": init}
-        model = train(shape, dials, **where, resume=resume, on_event=on_event)
+        where: dict[str, Any] = {"data": data, "long_data": long_data, "out": out, "init": init, "resume": resume}
+        if engine == "ray":
+            from bertwright.training.ray_engine import pretrain_on_ray
+
+            model = pretrain_on_ray(shape, dials, **where, workers=workers, on_event=on_event)
+        else:
+            from bertwright.training.pretrain import pretrain as train
+
+            if workers:
+                fix = f"add --engine ray, or: torchrun --nproc-per-node {workers} -m bertwright pretrain ..."
+                raise BertwrightError("--workers is for --engine ray", fix=fix)
+            model = train(shape, dials, **where, on_event=on_event)
     finish(out, model, {}, output)
 
 

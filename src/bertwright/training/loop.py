@@ -73,6 +73,7 @@ class TrainingInterrupted(BertwrightError):
             where=run.path,
             fix="the same command with --resume goes on from here",
         )
+        self.step = step
         self.signal = number
 
 
@@ -168,7 +169,7 @@ def fit(
     meter = _Meter(model.config, peak, sums)
     emit = _both(run.log, on_event)
     on_event({"kind": "start", "step": step, "steps": steps, "parameters": num_parameters(model), "peak_flops": peak})
-    with _signals() as signals, Saver(run, config, on_event) as saver:
+    with noted_signals() as signals, Saver(run, config, on_event) as saver:
         while step < steps:
             data = stream.batches_at(position, step)
             lr = learning_rate(config, step, steps)
@@ -307,12 +308,29 @@ def _finite(scores: dict[str, float], step: int, run: RunFolder | Follower) -> d
     return scores
 
 
+_asked: list[int] = []
+"""Signals that did not come as such."""
+
+
+def ask_to_stop(number: int) -> None:
+    """Let the training that runs in another thread of this process end as if a signal had come: after its step, saved.
+
+    Args:
+        number: of the signal.
+    """
+    _asked.append(number)
+
+
 @contextlib.contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Yield a list that SIGINT and SIGTERM are written to; a second one acts at once."""
+def noted_signals() -> Iterator[list[int]]:
+    """Yield a list that SIGINT and SIGTERM are written to; a second one acts at once.
+
+    Only the main thread hears of signals: any other gets the list that `ask_to_stop` writes to.
+    """
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield received
+        _asked.clear()
+        yield _asked
         return
     before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
