@@ -14,7 +14,9 @@ import logging
 import os
 import pickle
 import platform
+import re
 import signal
+import socket
 import sys
 import threading
 from collections import deque
@@ -39,6 +41,8 @@ _ENVIRONMENT = {
 }
 _RETRIES = 3
 """How often a piece of work is done again after its process or its machine died."""
+_PATIENCE_SECONDS = 10.0
+"""How long a cluster may take to answer at all."""
 _END_SECONDS = 15.0
 """How long what was cancelled may take to end."""
 _logger = logging.getLogger(__name__)
@@ -95,14 +99,16 @@ def cluster() -> Iterator[Cluster]:
     """
     if find_spec("ray") is None:
         raise BertwrightError("--engine ray needs the package ray", fix=INSTALL)
+    address = os.environ.get("RAY_ADDRESS") or "local"
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    if address != "local":
+        os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # of 40 seconds each, if something else answers there
     import ray
 
     if ray.is_initialized():
         yield _look(ray)
         return
-    address = os.environ.get("RAY_ADDRESS") or "local"
     in_main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM)
     try:
@@ -120,18 +126,18 @@ def cluster() -> Iterator[Cluster]:
 
 def _connect(ray: Any, address: str) -> None:
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+    fix = "is it running, with the same Ray and Python? without RAY_ADDRESS this machine alone is used"
+    named = re.fullmatch(r"(?:ray://)?\[?(.+?)\]?:([0-9]+)", address)
     try:
-        if address == "local":
-            ray.init("local", include_dashboard=False, **quiet)
-        else:
-            ray.init(address, **quiet)
+        if named:
+            socket.create_connection((named[1], int(named[2])), _PATIENCE_SECONDS).close()  # Ray tries for minutes
+        ray.init(address, **quiet | ({"include_dashboard": False} if address == "local" else {}))
     except ImportError as error:
         raise BertwrightError(f"Ray lacks a part ({error})", fix=INSTALL) from error
     except (OSError, RuntimeError, ValueError, AssertionError) as error:  # no connection is an OSError
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         if address == "local":
             raise BertwrightError(f"Ray did not start on this machine: {said}") from error
-        fix = "is it running, with the same Ray and Python? without RAY_ADDRESS this machine alone is used"
         raise BertwrightError(f"no Ray cluster could be joined: {said}", where=f"RAY_ADDRESS={address}", fix=fix) from (
             error
         )
