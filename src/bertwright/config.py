@@ -66,6 +66,9 @@ class BertConfig:
     """Left to right: a token sees itself and those before it."""
     pool_last: bool = False
     """Pool the last token, which has seen the whole text, not [CLS]: of every left-to-right model trained here."""
+    norm_first: bool = False
+    """Normalise what goes into attention and feed-forward, and the last layer's output, instead of what comes out of
+    each of them and of the embeddings: pre-norm, which the paper's BERT has not."""
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
@@ -174,10 +177,20 @@ class MaskingConfig:
 class TrainConfig:
     """What pre-training and fine-tuning share. Paper: A.2; google-research/bert `optimization.py`."""
 
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`muon`: for the matrices of the layers, AdamW for everything else. No part of the paper."""
     lr: float = 1e-4
     """Peak learning rate."""
+    muon_lr: float = 2e-3
+    """Peak learning rate of Muon's matrices; its steps are as large as those of AdamW with the same rate."""
+    muon_momentum: float = 0.95
+    """Muon's decay of the mean of gradients."""
     warmup_ratio: float = 0.01
-    """Share of the steps in which the learning rate rises from 0; it then falls linearly to 0."""
+    """Share of the steps in which the learning rate rises from 0; see `schedule` for what follows."""
+    schedule: Literal["linear", "trapezoid"] = "linear"
+    """After warm-up the rate falls linearly to 0, or (`trapezoid`) stays, and falls in the last part alone."""
+    decay_ratio: float = 0.2
+    """Share of the steps, at the end, in which the rate of a `trapezoid` falls linearly to 0."""
     weight_decay: float = 0.01
     """Decoupled weight decay; none on biases and layer normalisation."""
     beta1: float = 0.9
@@ -216,10 +229,17 @@ class TrainConfig:
     """Also write TensorBoard event files (needs `pip install bertwright[track]`)."""
 
     def __post_init__(self) -> None:
-        _require(self.lr > 0 and math.isfinite(self.lr), f"lr must be positive, not {self.lr!r}")
-        for name in ("warmup_ratio", "dropout", "beta1", "beta2"):
+        for name in ("lr", "muon_lr"):
+            value = getattr(self, name)
+            _require(value > 0 and math.isfinite(value), f"{name} must be positive, not {value!r}")
+        for name in ("warmup_ratio", "dropout", "beta1", "beta2", "muon_momentum"):
             value = getattr(self, name)
             _require(0.0 <= value < 1.0, f"{name} must lie in [0, 1), not {value!r}")
+        _require(0.0 <= self.decay_ratio <= 1.0, f"decay_ratio must lie in [0, 1], not {self.decay_ratio!r}")
+        _require(
+            self.schedule == "linear" or self.warmup_ratio + self.decay_ratio <= 1.0 + 1e-9,
+            f"warmup_ratio {self.warmup_ratio!r} and decay_ratio {self.decay_ratio!r} may not exceed 1 in sum",
+        )
         for name in ("weight_decay", "clip_norm", "threads", "eval_every", "checkpoint_every"):
             _require(getattr(self, name) >= 0, f"{name} must not be negative, not {getattr(self, name)!r}")
         _require(0 <= self.seed < 2**63, f"seed must lie between 0 and 2^63 - 1, not {self.seed}")
@@ -238,6 +258,12 @@ class PretrainConfig(MaskingConfig, TrainConfig):
     """Optimizer steps."""
     batch_tokens: int = 32_768
     """Tokens in a step's batch: 256 sequences of 128."""
+    batch_ramp_ratio: float = 0.0
+    """Share of the steps, at the start, in which the batch grows linearly to its full size."""
+    batch_ramp_start: float = 0.125
+    """Share of its full size that the first of those batches has."""
+    mask_prob_end: float = 0.0
+    """Share of tokens predicted at the last step, to which `mask_prob` changes linearly; 0: it stays as it is."""
     short_ratio: float = 0.0
     """Share of the steps, at the start, on examples cropped to `short_length`: attention finds neighbours sooner."""
     short_length: int = 32
@@ -250,6 +276,8 @@ class PretrainConfig(MaskingConfig, TrainConfig):
     """0: new masks in every epoch; N: the same N of each example in turn (10 in google-research/bert: dupe_factor)."""
     eval_tokens: int = 131_072
     """Held-out tokens in one evaluation."""
+    eval_mask_prob: float = 0.15
+    """Share of held-out tokens predicted, at any step and in any run: losses of another share do not compare."""
 
     def __post_init__(self) -> None:
         TrainConfig.__post_init__(self)
@@ -258,8 +286,12 @@ class PretrainConfig(MaskingConfig, TrainConfig):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)!r}")
         for name in ("long_batch_tokens", "static_masks"):
             _require(getattr(self, name) >= 0, f"{name} must not be negative, not {getattr(self, name)!r}")
-        for name in ("short_ratio", "long_ratio"):
+        for name in ("short_ratio", "long_ratio", "batch_ramp_ratio"):
             _require(0.0 <= getattr(self, name) <= 1.0, f"{name} must lie in [0, 1], not {getattr(self, name)!r}")
+        start = self.batch_ramp_start
+        _require(0.0 < start <= 1.0, f"batch_ramp_start must lie in (0, 1], not {start!r}")
+        _require(0.0 <= self.mask_prob_end < 1.0, f"mask_prob_end must lie in [0, 1), not {self.mask_prob_end!r}")
+        _require(0.0 < self.eval_mask_prob < 1.0, f"eval_mask_prob must lie in (0, 1), not {self.eval_mask_prob!r}")
         _require(self.short_length >= 8, f"short_length must be at least 8 tokens, not {self.short_length}")
 
     @property
@@ -278,7 +310,7 @@ class FinetuneConfig(TrainConfig):
     lr: float = 3e-5
     """Peak learning rate; the paper tries 5e-5, 3e-5 and 2e-5."""
     warmup_ratio: float = 0.1
-    """Share of the steps in which the learning rate rises from 0; it then falls linearly to 0."""
+    """Share of the steps in which the learning rate rises from 0; see `schedule` for what follows."""
     bias_correction: bool = True
     """Adam's bias correction."""
     epochs: int = 3

@@ -68,7 +68,7 @@ class Inputs:
     def shown_to(self, model):
         """Return what a model of transformers says: what `same_model` compares with."""
         padded = self.padded(model.config.pad_token_id)
-        if type(model).__name__ == "BertForMultipleChoice":
+        if type(model).__name__.endswith("BertForMultipleChoice"):
             padded = {name: tensor.unflatten(0, (-1, 2)) for name, tensor in padded.items()}
         output = model(**padded, output_hidden_states=True)
         said = {name: value for name, value in output.items() if name.endswith("logits")}

@@ -18,10 +18,14 @@ LENGTHS = [[128] * 4, [7, 60, 33, 33, 128, 12], [32] * 9]
 
 
 @pytest.mark.parametrize(
-    ("shape", "lengths", "dropout", "objective", "dtype"),
-    [*itertools.product(SHAPES, LENGTHS, (0.0, 0.1), ("mlm", "mlm+nsp"), (torch.float32, torch.bfloat16))],
+    ("shape", "lengths", "dropout", "objective", "dtype", "norm_first"),
+    [
+        *itertools.product(
+            SHAPES, LENGTHS, (0.0, 0.1), ("mlm", "mlm+nsp"), (torch.float32, torch.bfloat16), (False, True)
+        )
+    ],
 )
-def test_the_count_is_what_autograd_keeps(shape, lengths, dropout, objective, dtype):
+def test_the_count_is_what_autograd_keeps(shape, lengths, dropout, objective, dtype, norm_first):
     layers, hidden, heads, words = shape
     config = BertConfig(
         vocab_size=words,
@@ -31,6 +35,7 @@ def test_the_count_is_what_autograd_keeps(shape, lengths, dropout, objective, dt
         intermediate_size=3 * hidden,
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
+        norm_first=norm_first,
     )
     ids = [torch.randint(0, words, (length,)).tolist() for length in lengths]
     rows = torch.arange(1, sum(lengths), 7)

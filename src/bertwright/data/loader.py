@@ -2,7 +2,8 @@
 
 `position` counts the examples consumed since the start of a run: epoch `position // len(split)`, place
 `position % len(split)` in that epoch's order. The order is a permutation keyed by (seed, epoch), the masks are keyed by
-(seed, epoch, example), so a resumed run, or one on other hardware, sees the same batches.
+(seed, epoch, example), so a resumed run, or one on other hardware, sees the same batches. How much is masked and how
+large a batch is may depend on the step as well (`data.course`).
 
     loader = PretrainLoader(shards.split("train"), wordpiece=shards.wordpiece, batch_tokens=32_768)
     step = loader.batches_at(0)
@@ -23,6 +24,7 @@ from jaxtyping import Int, UInt
 from bertwright.batch import Batch, LazyBatches
 from bertwright.config import LEFT_TO_RIGHT, MaskingConfig, ObjectiveName
 from bertwright.data.counter import generator
+from bertwright.data.course import Course
 from bertwright.data.masking import MaskVocabulary, mask_tokens, next_tokens
 from bertwright.data.shards import Split
 from bertwright.errors import BertwrightError
@@ -64,6 +66,7 @@ class PretrainLoader:
         objective: `mlm` and `ltr` may also be trained on shards of pairs; their labels are then left out.
         max_length_limit: longest sequence the model takes.
         static_masks: how many different masks an example has, in turn from epoch to epoch; 0: new ones in every epoch.
+        course: what changes from step to step; where not given, nothing does.
 
     Raises:
         BertwrightError: the split is empty, has no pairs for next-sentence labels, is longer than the model takes, or
@@ -82,6 +85,7 @@ class PretrainLoader:
         objective: ObjectiveName = "mlm+nsp",
         max_length_limit: int | None = None,
         static_masks: int = 0,
+        course: Course | None = None,
     ) -> None:
         if not len(split):
             raise BertwrightError(f"the shards hold no examples for {split.name!r}", fix="build them from more text")
@@ -102,6 +106,7 @@ class PretrainLoader:
         self.micro_batch_tokens = micro_batch_tokens
         self.seed = seed
         self.static_masks = static_masks
+        self.course = course
         self.causal = objective in LEFT_TO_RIGHT
         self._lengths = split.lengths()
         self._masking = masking or MaskingConfig()
@@ -112,10 +117,14 @@ class PretrainLoader:
         self._order = lru_cache(maxsize=2)(self._draw_order)
 
     def batches_at(self, position: int, step: int = 0) -> StepBatch:
-        """Return the batch of the step that starts at a position; which step it is makes no difference."""
-        examples, epochs = self._examples_at(position)
+        """Return the batch of the step that starts at a position; which step it is matters to a `course` alone."""
+        masking, batch_tokens = self._masking, self.batch_tokens
+        if self.course is not None:
+            masking = replace(masking, mask_prob=self.course.mask_prob(step))
+            batch_tokens = round(self.course.batch_share(step) * batch_tokens)
+        examples, epochs = self._examples_at(position, batch_tokens)
         return StepBatch(
-            micro_batches=self._micro_batches(examples, epochs, self.seed, self.micro_batch_tokens),
+            micro_batches=self._micro_batches(examples, epochs, self.seed, self.micro_batch_tokens, masking),
             next_position=position + len(examples),
             num_tokens=int(self._lengths[examples].sum(dtype=np.int64)),
             num_examples=len(examples),
@@ -125,15 +134,16 @@ class PretrainLoader:
         """Return the same batches every time, for any run's seed: the first `max_tokens` of one fixed shuffle."""
         order = generator(_EVAL_SEED, _ORDER, 0).permutation(len(self.split))
         examples = order[: _num_within(self._lengths[order], max_tokens)]
-        return self._micro_batches(examples, np.zeros_like(examples), _EVAL_SEED, self.micro_batch_tokens)
+        epochs = np.zeros_like(examples)
+        return self._micro_batches(examples, epochs, _EVAL_SEED, self.micro_batch_tokens, self._masking)
 
     def _draw_order(self, epoch: int) -> Int[np.ndarray, "E"]:
         return generator(self.seed, _ORDER, epoch).permutation(len(self.split))
 
-    def _examples_at(self, position: int) -> tuple[Int[np.ndarray, "B"], Int[np.ndarray, "B"]]:
+    def _examples_at(self, position: int, batch_tokens: int) -> tuple[Int[np.ndarray, "B"], Int[np.ndarray, "B"]]:
         """Return the numbers and epochs of consecutive examples, as many as `batch_tokens` holds and at least one."""
         epoch, index = divmod(position, len(self.split))
-        window = self.batch_tokens // _SHORTEST + 1
+        window = batch_tokens // _SHORTEST + 1
         examples = self._order(epoch)[index : index + window]
         epochs = np.full(len(examples), epoch)
         while len(examples) < window:
@@ -141,19 +151,26 @@ class PretrainLoader:
             following = self._order(epoch)[: window - len(examples)]
             examples = np.concatenate([examples, following])
             epochs = np.concatenate([epochs, np.full(len(following), epoch)])
-        count = _num_within(self._lengths[examples], self.batch_tokens)
+        count = _num_within(self._lengths[examples], batch_tokens)
         return examples[:count], epochs[:count]
 
     def _micro_batches(
-        self, examples: Int[np.ndarray, "B"], epochs: Int[np.ndarray, "B"], seed: int, limit: int
+        self,
+        examples: Int[np.ndarray, "B"],
+        epochs: Int[np.ndarray, "B"],
+        seed: int,
+        limit: int,
+        masking: MaskingConfig,
     ) -> Sequence[Batch]:
         # Sequences of like length together: attention works on buckets of them.
         by_length = np.argsort(self._lengths[examples], kind="stable")
         examples, epochs = examples[by_length], epochs[by_length]
         cuts = _cut(self._lengths[examples], limit)
-        return LazyBatches([partial(self._batch, examples[i:j], epochs[i:j], seed) for i, j in pairwise(cuts)])
+        return LazyBatches([partial(self._batch, examples[i:j], epochs[i:j], seed, masking) for i, j in pairwise(cuts)])
 
-    def _batch(self, examples: Int[np.ndarray, "B"], epochs: Int[np.ndarray, "B"], seed: int) -> Batch:
+    def _batch(
+        self, examples: Int[np.ndarray, "B"], epochs: Int[np.ndarray, "B"], seed: int, masking: MaskingConfig
+    ) -> Batch:
         lengths = self._lengths[examples].astype(np.int64)
         starts = np.concatenate([[0], np.cumsum(lengths)])
         input_ids = np.full(starts[-1], self._sep_id, dtype=np.int64)
@@ -180,7 +197,7 @@ class PretrainLoader:
                 epochs % self.static_masks if self.static_masks else epochs,
                 starts,
                 seed=seed,
-                config=self._masking,
+                config=masking,
                 vocabulary=self._vocabulary,
                 goes_on=goes_on,
             )

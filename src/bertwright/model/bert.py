@@ -56,7 +56,7 @@ class Embeddings(nn.Module):
         self.word = nn.Embedding(config.vocab_size, config.hidden_size)
         self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.token_type = nn.Embedding(config.type_vocab_size, config.hidden_size)
-        self.norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.norm = nn.Identity() if config.norm_first else LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.dropout_prob = config.hidden_dropout_prob
 
     def forward(self, batch: Batch, dtype: torch.dtype) -> Float[Tensor, "N H"]:
@@ -117,6 +117,34 @@ class Layer(nn.Module):
         return x
 
 
+class PreNormLayer(nn.Module):
+    """A layer that normalises what goes into attention and feed-forward; what they add to is never normalised.
+
+    Differs: the paper's `Layer` normalises the sums. Xiong et al. 2020, *On Layer Normalization in the Transformer
+        Architecture*; the layout is that of Megatron's BERT (Shoeybi et al. 2019), which Hugging Face's library has.
+    """
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.before_attention = LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.attention = SelfAttention(config)
+        self.before_up = LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.up = Linear(config.hidden_size, config.intermediate_size)
+        self.activation = ACTIVATIONS[config.hidden_act]
+        self.down = Linear(config.intermediate_size, config.hidden_size)
+        self.dropout_prob = config.hidden_dropout_prob
+
+    def forward(
+        self, x: Float[Tensor, "N H"], layout: AttentionLayout, rows: Int[Tensor, "R"] | None = None
+    ) -> Float[Tensor, "R H"]:
+        """Return the next hidden state of the needed rows (all, where None)."""
+        attended = self.attention(self.before_attention(x), layout, rows)
+        residual = x if rows is None else x.index_select(0, rows)
+        x = dropout_add(attended, residual, self.dropout_prob, self.training)
+        wide = self.activation(self.up(self.before_up(x)))
+        return dropout_add(self.down(wide), x, self.dropout_prob, self.training)
+
+
 class Pooler(nn.Module):
     """A tanh layer on one token of each sequence, trained with next-sentence prediction; see `Bert.pooled_rows`."""
 
@@ -147,7 +175,9 @@ class Bert(nn.Module):
         self.labels: Mapping[str, Any] = {}
         """What `config.json` said of a classifier's outputs, kept for saving: `id2label` and the like."""
         self.embeddings = Embeddings(config)
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+        layer = PreNormLayer if config.norm_first else Layer
+        self.layers = nn.ModuleList(layer(config) for _ in range(config.num_hidden_layers))
+        self.norm = LayerNorm(config.hidden_size, config.layer_norm_eps) if config.norm_first else nn.Identity()
         self.pooler = Pooler(config)
         self.heads: Mapping[str, Head] = nn.ModuleDict(dict(heads or {}))  # type: ignore[assignment]
         self.tie()
@@ -241,19 +271,25 @@ class Bert(nn.Module):
             x = layer(x, layout)
         if rows is None or layout.causal:
             x = self.layers[-1](x, layout)
-            return x if rows is None else x.index_select(0, rows)
-        last: Tensor = self.layers[-1](x, AttentionLayout.of(batch.cu_seqlens, rows), rows)
+            x = x if rows is None else x.index_select(0, rows)
+        else:
+            x = self.layers[-1](x, AttentionLayout.of(batch.cu_seqlens, rows), rows)
+        last: Tensor = self.norm(x)
         return last
 
     def layer_outputs(self, batch: Batch) -> Iterator[Float[Tensor, "N H"]]:
-        """Yield the hidden state of every token after the embeddings, then after each layer: L + 1 times."""
+        """Yield the hidden state of every token after the embeddings, then after each layer: L + 1 times.
+
+        With `norm_first` all but the last one are sums that nothing has normalised yet, as in Hugging Face's library.
+        """
         self._require_length(batch)
         layout = AttentionLayout.of(batch.cu_seqlens, causal=self.config.is_decoder)
         x: Tensor = self.embeddings(batch, self.compute_dtype)
         yield x
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             x = layer(x, layout)
             yield x
+        yield self.norm(self.layers[-1](x, layout))
 
     def hidden_states(self, batch: Batch) -> EncoderOutput:
         """Return the last hidden state of every token and the pooled vector of every sequence, fp32."""

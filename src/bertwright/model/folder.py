@@ -18,7 +18,7 @@ from bertwright.errors import BertwrightError
 from bertwright.json_values import from_dict, read_json
 from bertwright.model.bert import Bert
 from bertwright.model.heads import ChoiceHead, ClassificationHead, TokenClassificationHead
-from bertwright.model.names import ARCHITECTURES, architecture_of
+from bertwright.model.names import ARCHITECTURES, PRE_NORM_TYPE, architecture_of, plain_class, pre_norm_class
 from bertwright.text.wordpiece import WordPiece
 
 VOCABULARY_FILES = frozenset(
@@ -37,6 +37,7 @@ _OURS = {
     "directionality": "bidi",
     "pruned_heads": {},
     "quantization_config": None,
+    "norm_first": False,
 }
 """Keys that change the numbers, with the one value that is ours."""
 _GELU_KEY = "bertwright_hidden_act"
@@ -87,16 +88,18 @@ def describe(folder: Path) -> Described:
         raise BertwrightError(
             "this is a run folder, its model lies inside", where=folder, fix=f"use {folder / 'model'}"
         )
-    if values.get("model_type", "bert") != "bert":
-        raise BertwrightError(f"model_type is {values['model_type']!r}, not 'bert'", where=path)
+    kind = values.get("model_type", "bert")
+    if kind not in ("bert", PRE_NORM_TYPE):
+        raise BertwrightError(f"model_type is {kind!r}, not 'bert'", where=path)
     for key, ours in _OURS.items():
         if values.get(key, ours) not in (ours, None):
             raise BertwrightError(f"{key} = {values[key]!r} is not supported; {ours!r} is", where=path)
     for key, whose in _OTHER_MODELS.items():
         if key in values and not (key == "embedding_size" and values[key] == values.get("hidden_size")):
             raise BertwrightError(f"{key} belongs to {whose}, not to BERT", where=path)
-    fields = {each.name for each in dataclasses.fields(BertConfig)}
+    fields = {each.name for each in dataclasses.fields(BertConfig)} - {"norm_first"}  # which model_type says
     taken = {key: value for key, value in values.items() if key in fields and value is not None}
+    taken |= {"norm_first": True} if kind == PRE_NORM_TYPE else {}
     taken |= {"hidden_act": values[_GELU_KEY]} if _GELU_KEY in values else {}
     config = from_dict(BertConfig, taken, where=path)
     if not isinstance(values.get("id2label") or {}, dict):
@@ -115,7 +118,7 @@ def _architecture(values: Mapping[str, Any], path: Path) -> str | None:
     named = [None] if named in (None, []) else named
     if not isinstance(named, list) or len(named) != 1 or not isinstance(named[0], str | None):
         raise BertwrightError(f"architectures must name one class, not {named!r}", where=path)
-    name: str | None = named[0]
+    name: str | None = named[0] if named[0] is None else plain_class(named[0])
     if name is not None and name not in ARCHITECTURES:
         if "model_type" in values:  # a class of somebody's own around a BERT: its head will be listed
             return None
@@ -163,9 +166,10 @@ def hugging_face_config(model: Bert) -> dict[str, Any]:
     shape = dataclasses.asdict(model.config)
     if not model.config.pool_last:  # a key of ours, which others need not see
         del shape["pool_last"]
+    name, norm_first = architecture_of(model.heads, is_decoder=model.config.is_decoder), shape.pop("norm_first")
     return {
-        "architectures": [architecture_of(model.heads, is_decoder=model.config.is_decoder)],
-        "model_type": "bert",
+        "architectures": [pre_norm_class(name) if norm_first else name],
+        "model_type": PRE_NORM_TYPE if norm_first else "bert",
         **shape,
         "position_embedding_type": "absolute",
         "dtype": "float32",
@@ -190,13 +194,13 @@ def google_config(config: BertConfig) -> dict[str, Any]:
         BertwrightError: Google's code could not compute this model.
     """
     for key, possible in (("hidden_act", ("gelu", "gelu_new", "relu", "tanh", "linear")), ("layer_norm_eps", (1e-12,)),
-                          ("is_decoder", (False,))):  # fmt: skip
+                          ("is_decoder", (False,)), ("norm_first", (False,))):  # fmt: skip
         if getattr(config, key) not in possible:
             raise BertwrightError(
                 f"{key} is {getattr(config, key)!r}; google-research/bert computes {' or '.join(map(repr, possible))}",
                 fix="keep Hugging Face's format: --to hf",
             )
-    left_out = ("layer_norm_eps", "is_decoder", "pool_last", "pad_token_id")
+    left_out = ("layer_norm_eps", "is_decoder", "pool_last", "norm_first", "pad_token_id")
     values = {key: value for key, value in dataclasses.asdict(config).items() if key not in left_out}
     return values | ({"hidden_act": "gelu", _GELU_KEY: "gelu_new"} if config.hidden_act == "gelu_new" else {})
 
@@ -212,6 +216,9 @@ def model_card(model: Bert, wordpiece: WordPiece | None) -> str:
     )
     causal = "- reads from left to right: a token sees itself and those before it\n" if config.is_decoder else ""
     causal += "- pools the last token; Hugging Face's classes would pool [CLS]\n" if config.pool_last else ""
+    causal += (
+        "- layer normalisation before each sub-layer: `megatron-bert` to Hugging Face\n" if config.norm_first else ""
+    )
     return (
         "---\nlibrary_name: transformers\ntags: [bert, bertwright]\n---\n# BERT\n\n"
         f"- {config.num_hidden_layers} layers, hidden size {config.hidden_size}, "

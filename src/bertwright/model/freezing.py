@@ -29,7 +29,7 @@ def frozen_modules(model: Bert, parts: str) -> list[nn.Module]:
     found: list[nn.Module] = []
     for part in filter(None, (name.strip() for name in parts.split(","))):
         if part == "encoder":
-            found += [model.embeddings, *model.layers]
+            found += [model.embeddings, *model.layers, model.norm]
         elif part in ("embeddings", "pooler"):
             found.append(getattr(model, part))
         else:

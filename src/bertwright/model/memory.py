@@ -40,6 +40,9 @@ def kept_for_backward(config: BertConfig, batch: Batch, dtype: torch.dtype) -> d
     numbers += tokens * hidden if config.hidden_dropout_prob else 0  # on the embeddings
     numbers += config.vocab_size * (hidden + 1)  # the gradient of the decoder
     numbers += 4 * masked.shape[0] * hidden + (2 * batch.num_sequences * hidden if paired else 0)
+    fp32 = 4 * tokens * hidden  # the sum of the embeddings, which their normalisation reads
+    if config.norm_first:  # nothing normalises that sum, and the last normalisation reads a sum of its own
+        fp32, numbers = 0, numbers + rows.shape[0] * hidden
     statistics = _STATISTICS * (tokens * (1 + 2 * layers) + 2 * rows.shape[0] + masked.shape[0])
     copies = 0
     if size == 2:
@@ -47,7 +50,7 @@ def kept_for_backward(config: BertConfig, batch: Batch, dtype: torch.dtype) -> d
         heads = hidden**2 * (2 if paired else 1)
         copies = size * (config.num_hidden_layers * one_layer + heads)
     return {
-        "activations": size * numbers + statistics + copies + 4 * tokens * hidden,  # fp32: the sum of the embeddings
+        "activations": size * numbers + statistics + copies + fp32,
         "logits": size * config.vocab_size * min(masked.shape[0], max(1, BLOCK_ELEMENTS // config.vocab_size)),
     }
 
@@ -63,9 +66,11 @@ def _layer(config: BertConfig, layout: AttentionLayout, tokens: int, rows: int) 
     scores = sum(b.num_sequences * b.query_length * b.key_length for b in buckets) * config.num_attention_heads
     # Softmax keeps its result; dropout its mask, and the product with the values what came out of dropout.
     scores *= 3 if config.attention_probs_dropout_prob else 1
-    # Context, what goes into both normalisations, what comes out of the first; and dropout's two masks.
+    # Context, what goes into both normalisations, what comes out of the first; and dropout's two masks. Normalised
+    # first, what goes into the first is all rows, and what comes out of it too.
     wide = (6 if config.hidden_dropout_prob else 4) * hidden + 2 * config.intermediate_size
-    return tokens * hidden + stacks + scores + rows * wide
+    first = (tokens - rows) * hidden if config.norm_first else 0
+    return tokens * hidden + first + stacks + scores + rows * wide
 
 
 def _stacked(buckets: list[tuple[int, int, bool]], rows: int, products: int) -> int:

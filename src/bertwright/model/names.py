@@ -24,6 +24,9 @@ NAMES: list[tuple[str, tuple[str, ...]]] = [
     ("layers.N.up", ("bert.encoder.layer.N.intermediate.dense",)),
     ("layers.N.down", ("bert.encoder.layer.N.output.dense",)),
     ("layers.N.output_norm", ("bert.encoder.layer.N.output.LayerNorm",)),
+    ("layers.N.before_attention", ("bert.encoder.layer.N.attention.ln",)),  # this one and two more: `norm_first`
+    ("layers.N.before_up", ("bert.encoder.layer.N.ln",)),
+    ("norm", ("bert.encoder.ln",)),
     ("pooler.dense", ("bert.pooler.dense",)),
     ("heads.mlm.transform", ("cls.predictions.transform.dense",)),
     ("heads.mlm.norm", ("cls.predictions.transform.LayerNorm",)),
@@ -62,6 +65,20 @@ _GOOGLE_HEADS = {
 }
 _GOOGLE_KINDS = {"kernel": "weight", "bias": "bias", "gamma": "weight", "beta": "bias"}
 _GOOGLE_OWN = re.compile(r"(bert/(embeddings|encoder|pooler)|cls/predictions/transform)/")
+
+
+PRE_NORM_TYPE = "megatron-bert"
+"""What Hugging Face's library calls a BERT with `norm_first`; its classes are those above with Megatron in front."""
+
+
+def pre_norm_class(name: str) -> str:
+    """Return the class for a BERT with `norm_first` that does what one of `ARCHITECTURES` does."""
+    return "Megatron" + {"BertLMHeadModel": "BertForCausalLM"}.get(name, name)
+
+
+def plain_class(name: str) -> str:
+    """Return the class of `ARCHITECTURES` for one with `norm_first`, and any other name as it is."""
+    return next((plain for plain in ARCHITECTURES if pre_norm_class(plain) == name), name)
 
 
 def architecture_of(heads: Iterable[str], *, is_decoder: bool = False) -> str:

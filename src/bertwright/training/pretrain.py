@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from bertwright.config import LEFT_TO_RIGHT, BertConfig, PretrainConfig
+from bertwright.data.course import Course
 from bertwright.data.loader import Phase, Phases, PretrainLoader
 from bertwright.data.shards import ShardSet, Split
 from bertwright.errors import BertwrightError
@@ -233,6 +234,7 @@ def _phases(shards: ShardSet, long_shards: ShardSet | None, model: BertConfig, c
 
 def _held_out(shards: ShardSet, model: BertConfig, config: PretrainConfig) -> PretrainLoader | None:
     split = shards.split("held_out")
+    config = dataclasses.replace(config, mask_prob=config.eval_mask_prob, mask_prob_end=0.0)
     return _loader(split, shards, model, config) if len(split) else None
 
 
@@ -241,6 +243,7 @@ def _loader(split: Split, shards: ShardSet, model: BertConfig, config: PretrainC
         split,
         wordpiece=shards.wordpiece,
         masking=config.masking,
+        course=Course.of(config),
         batch_tokens=config.batch_tokens,
         micro_batch_tokens=config.micro_batch_tokens,
         seed=config.seed,
@@ -260,8 +263,10 @@ def _shape_of(
         fix = "leave out --init: its weights look to the right, where there is nothing to see now"
         require_left_to_right(model, "go on from left to right", fix)
     shards.check_vocabulary(read_wordpiece(folder, model))
-    if (recipe.num_hidden_layers, recipe.hidden_size) != (model.num_hidden_layers, model.hidden_size):
+    told = ("num_hidden_layers", "hidden_size", "norm_first")
+    if any(getattr(recipe, name) != getattr(model, name) for name in told):
         shape = f"{model.num_hidden_layers} layers, hidden size {model.hidden_size}"
+        shape += ", normalised first" if model.norm_first else ""
         on_event({"kind": "message", "text": f"the shape is that of {init} ({shape}), not the recipe's"})
     return model
 
