@@ -18,7 +18,7 @@ from bertwright.cli import console, view
 from bertwright.cli.console import print_json
 from bertwright.cli.flags import Engine, Flat, Output, Switch, Training
 from bertwright.cli.view import TrainingView
-from bertwright.config import DataConfig, MaskingConfig, PretrainConfig, VocabConfig
+from bertwright.config import BertConfig, DataConfig, MaskingConfig, PretrainConfig, VocabConfig
 from bertwright.errors import BertwrightError
 from bertwright.messages import Lang, language, say
 from bertwright.processes import is_first
@@ -195,6 +195,7 @@ def pretrain(
     resume: Switch = False,
     engine: Engine = "local",
     workers: int = 0,
+    budget: str | None = None,
     config: Path | None = None,
     dials: Annotated[PretrainConfig, Training] = PretrainConfig(),
     output: Output = Output(),
@@ -204,7 +205,8 @@ def pretrain(
     A flag wins over --config, --config over the recipe, the recipe over the defaults shown here.
 
     Args:
-        recipe: Size and settings: base, large, tiny, mini, small, medium, or one of the 24 small sizes.
+        recipe: Size and settings: base, large, tiny, mini, small, medium, or one of the 24 small sizes, with the
+            paper's settings; modern-tiny and so on, with those of today; modern is modern-base.
         data: Folder of shards that `bertwright data build` wrote.
         out: Run folder: checkpoints, metrics.jsonl, model/, report.html.
         long_data: Shards with longer examples of the same vocabulary, for the last steps: see --long-ratio.
@@ -212,13 +214,19 @@ def pretrain(
         resume: Go on where the run folder's last checkpoint left off, to the same weights bit for bit.
         engine: Where to train: in this process (or those of torchrun), or on the Ray cluster at RAY_ADDRESS.
         workers: Processes of --engine ray; 0: one for each GPU, or without any, for each processor core.
+        budget: Time for all of it, such as 45min, 2h or 90s: how many steps that is, is measured here. Instead of
+            --steps.
         config: JSON file of training settings, such as another run's config.json.
     """
     from bertwright.recipes import get_recipe
 
+    shape = get_recipe(recipe).model
+    where: dict[str, Any] = {"data": data, "long_data": long_data, "out": out, "init": init, "resume": resume}
+    if budget is not None:
+        if engine == "ray":
+            raise BertwrightError("--budget measures one process, not a cluster", fix="give --steps instead")
+        dials, where["budget_seconds"] = _budgeted(budget, shape, dials, where, output)
     with training(out, output) as on_event:
-        shape = get_recipe(recipe).model
-        where: dict[str, Any] = {"data": data, "long_data": long_data, "out": out, "init": init, "resume": resume}
         if engine == "ray":
             from bertwright.training.ray_engine import pretrain_on_ray
 
@@ -231,6 +239,20 @@ def pretrain(
                 raise BertwrightError("--workers is for --engine ray", fix=fix)
             model = train(shape, dials, **where, on_event=on_event)
     finish(out, model, {}, output)
+
+
+def _budgeted(
+    budget: str, shape: BertConfig, dials: PretrainConfig, where: dict[str, Any], output: Output
+) -> tuple[PretrainConfig, float]:
+    """Return the settings with the steps that a budget has, and its seconds."""
+    from bertwright.training.budget import seconds_of, within_budget
+
+    seconds = seconds_of(budget)
+    with view.stage_bar(quiet=output.quiet) as progress:
+        dials = within_budget(shape, dials, seconds, **where, progress=progress)
+    if not output.quiet:
+        console.err.print(say("budget_steps", language(), budget=budget, steps=dials.steps))
+    return dials, seconds
 
 
 def plan(

@@ -108,6 +108,8 @@ def settings_from(kind: type[Any]) -> Callable[[App, tuple[str, ...], ArgumentCo
                     raise BertwrightError(
                         f"--grid {typed['--grid']} tries its own values of {flag}", fix=f"leave out {flag} or --grid"
                     )
+        if "--budget" in typed and "--steps" in typed:
+            raise BertwrightError("--budget finds the number of steps by itself", fix="leave out --steps or --budget")
         if "--config" in typed:
             flags = {argument.name.removeprefix("--").replace("-", "_") for argument in arguments}
             layers.append((saved_settings(kind, Path(typed["--config"]), commands[-1], flags), typed["--config"]))

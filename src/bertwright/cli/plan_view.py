@@ -63,7 +63,9 @@ def _time(plan: Plan, lang: Lang) -> list[Row]:
     if plan.probe is None or plan.seconds is None:
         return [*rows, (say("plan_here", lang), plan.why_no_probe or say("plan_not_measured", lang))]
     for phase, speed in zip(plan.phases, plan.probe.speeds, strict=True):
-        name = say("plan_speed" if len(plan.phases) == 1 else f"plan_speed_{phase.name}", lang)
+        alone = len({each.name for each in plan.phases}) == 1
+        name = say("plan_speed" if alone else f"plan_speed_{phase.name}", lang)
+        name += say("plan_growing", lang) if phase.growing else ""
         share = say("of_peak", lang, share=speed.share_of_peak)
         rows.append((name, f"{speed.tokens_per_second:,.0f} {say('tokens_per_second', lang)} · {share}"))
     likely, best, worst = (clock(plan.seconds[name]) for name in ("likely", "at_best", "at_worst"))

@@ -21,12 +21,14 @@ import numpy as np
 import torch
 
 from bertwright.config import BertConfig, PretrainConfig
+from bertwright.data.course import Course
 from bertwright.data.shards import ShardSet
 from bertwright.errors import BertwrightError
 from bertwright.json_values import to_dict
 from bertwright.model.bert import Bert
 from bertwright.model.flops import training_flops
 from bertwright.model.memory import kept_for_backward
+from bertwright.training.optim import is_muons
 from bertwright.training.pretrain import Setup, assemble
 from bertwright.training.probe import Probe, measure
 
@@ -57,6 +59,12 @@ class Phase:
     tokens_per_step: float
     examples_per_step: float
     flops_per_step: float
+    growing: bool = False
+    """Whether the batch grows meanwhile, and `tokens_per_step` is a mean."""
+    batch_share: float = 1.0
+    """Of a whole batch, on average."""
+    mask_prob: float = 0.15
+    """Share of tokens predicted, on average."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +131,7 @@ def plan_pretraining(
     init: Path | None = None,
     probe_seconds: float = 30.0,
     progress: Callable[[str, float], None] = lambda stage, share: None,
+    with_extras: bool = False,
 ) -> Plan:
     """Say what a pre-training run will cost. Nothing is kept, and nothing in this process is changed.
 
@@ -134,6 +143,7 @@ def plan_pretraining(
         init: a model folder to go on from.
         probe_seconds: how long training is tried; 0: not at all. In a script this needs `if __name__ == "__main__":`.
         progress: told how far the probe is.
+        with_extras: also measure evaluation, checkpoint, start and end.
 
     Raises:
         BertwrightError: what `pretrain` would refuse, or the probe ran out of memory.
@@ -150,7 +160,7 @@ def plan_pretraining(
         model=setup.model,
         config=setup.config,
         parameters=parameters,
-        memory=_state(skeleton, parameters) | memory,
+        memory=_state(skeleton, parameters, setup.config) | memory,
         disk=_disk(skeleton, parameters, setup.config),
         phases=phases,
         data=_data(setup.shards, phases),
@@ -163,13 +173,24 @@ def plan_pretraining(
     if free is not None and needed > free:
         why = f"the run needs at least {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free"
         return dataclasses.replace(plan, why_no_probe=why)
-    settings = [
-        dataclasses.replace(config, short_ratio=float(phase.name == "short"), long_ratio=float(phase.name == "long"))
-        for phase in plan.phases
-    ]
+    settings = [_settings(config, phase) for phase in plan.phases]
     probe = measure(model, settings, data=data, long_data=long_data, init=init, flops_per_token=plan.flops["per_token"],
-                    seconds=probe_seconds, progress=progress)  # fmt: skip
+                    seconds=probe_seconds, progress=progress, with_extras=with_extras)  # fmt: skip
     return dataclasses.replace(plan, probe=probe)
+
+
+def _settings(config: PretrainConfig, phase: Phase) -> PretrainConfig:
+    """Return the settings under which every step is like the mean step of a phase."""
+    return dataclasses.replace(
+        config,
+        short_ratio=float(phase.name == "short"),
+        long_ratio=float(phase.name == "long"),
+        batch_tokens=max(1, round(phase.batch_share * config.batch_tokens)),
+        long_batch_tokens=round(phase.batch_share * config.long_batch_tokens),
+        batch_ramp_ratio=0.0,
+        mask_prob=phase.mask_prob,
+        mask_prob_end=0.0,
+    )
 
 
 def _data(shards: ShardSet, phases: Sequence[Phase]) -> dict[str, float]:
@@ -200,16 +221,22 @@ def _unread(model: Bert, parameters: dict[str, int]) -> int:
     return 0 if any(head.pooled for head in model.heads.values()) else parameters["pooler"]
 
 
-def _state(model: Bert, parameters: dict[str, int]) -> dict[str, int]:
+def _moments(model: Bert, config: PretrainConfig) -> int:
+    """Return the bytes of the optimizer's moments: Adam's two of a number, Muon's one."""
+    named = model.named_parameters()
+    return _FLOAT * sum((1 if is_muons(name, each, config) else 2) * each.numel() for name, each in named)
+
+
+def _state(model: Bert, parameters: dict[str, int], config: PretrainConfig) -> dict[str, int]:
     total = sum(parameters.values())
     gradients = _FLOAT * (total - _unread(model, parameters))
-    return {"weights": _FLOAT * total, "gradients": gradients, "moments": 2 * _FLOAT * total}
+    return {"weights": _FLOAT * total, "gradients": gradients, "moments": _moments(model, config)}
 
 
 def _disk(model: Bert, parameters: dict[str, int], config: PretrainConfig) -> dict[str, int]:
     total, every = sum(parameters.values()), config.checkpoint_every
     saved = 1 if not every else -(-config.steps // every)
-    checkpoint = 3 * _FLOAT * total  # weights and both moments
+    checkpoint = _FLOAT * total + _moments(model, config)
     return {
         "checkpoint": checkpoint,
         "checkpoints": checkpoint * min(saved, config.keep_checkpoints + 1),
@@ -218,25 +245,43 @@ def _disk(model: Bert, parameters: dict[str, int], config: PretrainConfig) -> di
 
 
 def _phases(setup: Setup) -> tuple[tuple[Phase, ...], dict[str, int]]:
-    """Return the phases of a run, from their first steps, and the memory of the largest micro-batch among these."""
+    """Return the phases of a run, from some of their steps, and the memory of the largest micro-batch among these.
+
+    A phase in which the batch begins to grow or has grown is two. The steps are spread over the phase, so that what
+    changes with the step is there on average; the examples are its first ones.
+    """
     phases = []
     largest: dict[str, int] = {}
-    begin = 0
-    for part in setup.train.phases:
-        steps, begin = part.until - begin, part.until
+    begin, course = 0, Course.of(setup.config)
+    for until in sorted({part.until for part in setup.train.phases} | {min(course.ramp_steps, setup.config.steps)}):
+        steps, begin, first = until - begin, until, begin
         if steps <= 0:
             continue
+        part = setup.train.at(first)
         tokens = examples = position = 0
         flops = 0.0
-        for _ in range(sampled := min(steps, _SAMPLED_STEPS)):
-            step = part.loader.batches_at(position)
+        sampled = min(steps, _SAMPLED_STEPS)
+        numbers = [first + (2 * number + 1) * steps // (2 * sampled) for number in range(sampled)]
+        for number in numbers:
+            step = part.loader.batches_at(position, number)
             position = step.next_position
             tokens, examples = tokens + step.num_tokens, examples + step.num_examples
             for batch in step.micro_batches:
                 flops += training_flops(setup.model, batch)
                 kept = kept_for_backward(setup.model, batch, setup.dtype)
                 largest = max(largest, kept, key=lambda parts: sum(parts.values()))
-        phases.append(Phase(part.name, steps, tokens / sampled, examples / sampled, flops / sampled))
+        phases.append(
+            Phase(
+                part.name,
+                steps,
+                tokens / sampled,
+                examples / sampled,
+                flops / sampled,
+                growing=first < course.ramp_steps,
+                batch_share=sum(map(course.batch_share, numbers)) / sampled,
+                mask_prob=sum(map(course.mask_prob, numbers)) / sampled,
+            )
+        )
     return tuple(phases), largest
 
 

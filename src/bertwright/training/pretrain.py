@@ -47,6 +47,7 @@ def pretrain(
     long_data: Path | None = None,
     init: Path | None = None,
     resume: bool = False,
+    budget_seconds: float | None = None,
     on_event: OnEvent = lambda event: None,
 ) -> Path:
     """Pre-train a BERT and return its model folder, `out/model`.
@@ -60,6 +61,7 @@ def pretrain(
         long_data: a shard folder with longer examples of the same vocabulary, for the last steps; see `long_ratio`.
         init: a model folder to go on from, or a name on the hub, with the vocabulary of the shards.
         resume: go on with the run in `out`.
+        budget_seconds: what the number of steps was found from (`training.budget`), for the record.
         on_event: told of every row of `metrics.jsonl` and every message.
 
     Several processes that `torchrun` or the like has started train together (`training.distributed`); the folders of
@@ -80,6 +82,7 @@ def pretrain(
             out=out,
             init=init,
             resume=resume,
+            budget_seconds=budget_seconds,
             on_event=on_event if group.leads else _ignore,
         )
 
@@ -98,6 +101,7 @@ def _pretrain(
     out: Path,
     init: Path | None,
     resume: bool,
+    budget_seconds: float | None,
     on_event: OnEvent,
 ) -> Path:
     device = machine.prepare(config.threads)
@@ -113,7 +117,7 @@ def _pretrain(
             return {}
         return evaluate_means(bert, objective, held_out.eval_batches(config.eval_tokens), group)
 
-    run_config, folder = _run_config(setup, init), out / "model"
+    run_config, folder = _run_config(setup, init, budget_seconds), out / "model"
     create = partial(RunFolder.create, out, run_config, resume=resume, tensorboard=config.tensorboard)
     with group.led(create, partial(Follower, out)) as run:
         manifest = dataclasses.asdict(shards.manifest)
@@ -278,7 +282,7 @@ def _fresh_or_loaded(setup: Setup, init: Path | None) -> Bert:
     return load_model(bert_folder(init), heads, config=setup.model, seed=seed)
 
 
-def _run_config(setup: Setup, init: Path | None) -> dict[str, Any]:
+def _run_config(setup: Setup, init: Path | None, budget_seconds: float | None) -> dict[str, Any]:
     shards, longer = setup.shards, {}
     if setup.long_shards is not None:
         folder = setup.long_shards.folder
@@ -292,6 +296,7 @@ def _run_config(setup: Setup, init: Path | None) -> dict[str, Any]:
         **longer,
         "examples": len(shards.split("train")),
         "init": None if init is None else str(init),
+        **({} if budget_seconds is None else {"budget_seconds": budget_seconds}),
     }
 
 

@@ -63,6 +63,19 @@ class Speed:
 
 
 @dataclass(frozen=True)
+class Extras:
+    """What a run takes beside its steps, seconds."""
+
+    start: float
+    """To open the data and to make the model."""
+    eval_token: float
+    """Evaluation on held-out data, for each of its tokens."""
+    checkpoint: float
+    end: float
+    """To write the model and the samples of the report."""
+
+
+@dataclass(frozen=True)
 class Probe:
     """What was measured."""
 
@@ -72,6 +85,8 @@ class Probe:
     """Most resident memory of the process, all of Python and torch included; on a GPU, most memory held there."""
     batch_tokens: int
     """Tokens in a step of the probe: fewer than the run's where the probe had no time for whole ones."""
+    extras: Extras | None = None
+    """What a run takes beside its steps, where it was asked for."""
 
 
 class _Enough(Exception):
@@ -88,6 +103,7 @@ def measure(
     flops_per_token: float,
     seconds: float,
     progress: Callable[[str, float], None],
+    with_extras: bool = False,
 ) -> Probe:
     """Train for some seconds, the time shared by the phases.
 
@@ -100,29 +116,36 @@ def measure(
         flops_per_token: of a training step.
         seconds: how long; longer where three steps take longer.
         progress: told how far it is.
+        with_extras: also train one step to its end, with all that comes after it.
 
     Raises:
         BertwrightError: the probe ran out of memory, or training itself refused.
     """
+    extras = None
     with (
         tempfile.TemporaryDirectory(prefix="bertwright-plan-") as folder,
         ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=follow_parent) as executor,
     ):
         try:
             each = seconds / len(phases)
-            batch_tokens = _wait(executor.submit(_batch_tokens, phases[0], flops_per_token, each), seconds, progress)
+            whole = max(phases, key=lambda phase: phase.batch_tokens)
+            batch_tokens = _wait(executor.submit(_batch_tokens, whole, flops_per_token, each), seconds, progress)
+            sizes = [min(phase.batch_tokens, batch_tokens) for phase in phases]
             parts = [
-                dataclasses.replace(phase, batch_tokens=batch_tokens, long_batch_tokens=batch_tokens)
-                for phase in phases
+                dataclasses.replace(phase, batch_tokens=size, long_batch_tokens=size)
+                for phase, size in zip(phases, sizes, strict=True)
             ]
             running = executor.submit(_train, model, parts, (data, long_data), init, Path(folder), each)
             speeds, peak = _wait(running, seconds, progress)
+            if with_extras:
+                one = dataclasses.replace(parts[-1], short_ratio=0.0, long_ratio=0.0)
+                extras = _wait(executor.submit(_extras, model, one, data, init, Path(folder)), seconds, progress)
         except BrokenProcessPool:
             raise BertwrightError(
                 "the probe died: it ran out of memory, or the calling script starts again in every process",
                 fix="lower --micro-batch-tokens; in a script, call this under `if __name__ == '__main__':`",
             ) from None
-    return Probe(tuple(speeds), peak, batch_tokens)
+    return Probe(tuple(speeds), peak, batch_tokens, extras)
 
 
 def speed_of(rows: Sequence[Event]) -> Speed:
@@ -206,6 +229,27 @@ def _speed(
     except _Enough:
         return speed_of(rows)
     raise AssertionError("it never ends by itself")
+
+
+def _extras(model: BertConfig, config: PretrainConfig, data: Path, init: Path | None, folder: Path) -> Extras:
+    """Take one step, evaluate on a micro-batch, write a checkpoint and the model, and time each."""
+    times: dict[str, float] = {"called": time.monotonic()}
+
+    def note(event: Event) -> None:
+        times[event["kind"]] = time.monotonic()
+
+    tokens = config.micro_batch_tokens
+    one = dataclasses.replace(
+        config, steps=1, log_every=1, eval_every=0, checkpoint_every=0, eval_tokens=tokens, tensorboard=False
+    )
+    pretrain(model, one, data=data, out=folder / "extras", init=init, on_event=note)
+    evaluated = times.get("eval", times["train"])  # no held-out data: nothing is evaluated
+    return Extras(
+        start=times["start"] - times["called"],
+        eval_token=(evaluated - times["train"]) / tokens,
+        checkpoint=times["saved"] - evaluated,
+        end=time.monotonic() - times["saved"],
+    )
 
 
 def _peak_bytes() -> int:
