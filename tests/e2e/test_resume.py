@@ -97,7 +97,7 @@ def assert_same_run(found, expected, *files):
     )
 
 
-@pytest.fixture(scope="module", params=["fp32", "ltr+nsp", "three phases"])
+@pytest.fixture(scope="module", params=["fp32", "ltr+nsp", "three phases", "modern"])
 def whole(request, shards, tmp_path_factory):
     """The run that nobody stopped."""
     out = tmp_path_factory.mktemp("whole") / "run"
@@ -106,6 +106,8 @@ def whole(request, shards, tmp_path_factory):
         arguments += ["--precision", "fp32"]
     elif request.param == "ltr+nsp":
         arguments += ["--objective", "ltr+nsp"]
+    elif request.param == "modern":
+        arguments[1] = "modern-tiny"
     else:
         arguments += ["--short-ratio", "0.2", "--short-length", "16", "--static-masks", "2"]
         arguments += ["--long-data", str(shards.with_name("long-shards")), "--long-ratio", "0.5"]

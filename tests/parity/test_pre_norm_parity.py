@@ -1,4 +1,4 @@
-"""`norm_first` is Megatron's BERT: transformers loads the folders, says the same, and never takes one for a plain BERT."""
+"""`norm_first` is Megatron's BERT: transformers loads it, says the same, and never takes it for a plain BERT."""
 
 import json
 

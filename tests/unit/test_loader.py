@@ -8,6 +8,7 @@ import torch
 
 from bertwright.config import DataConfig, MaskingConfig
 from bertwright.data.build import build_shards
+from bertwright.data.course import Course
 from bertwright.data.loader import Phase, Phases, PretrainLoader
 from bertwright.data.shards import ShardSet
 from bertwright.errors import BertwrightError
@@ -294,3 +295,54 @@ def test_static_masks_take_turns(shards: ShardSet) -> None:
     assert masks(2, 0) == masks(2, 2) == masks(2, 4) == masks(0, 0)
     assert masks(2, 1) == masks(2, 3) == masks(0, 1) != masks(0, 0)
     assert masks(0, 2) != masks(0, 0)
+
+
+# What changes along a run
+
+
+def test_a_course_changes_shares_and_sizes_and_nothing_else(shards):
+    course = Course(steps=101, mask_from=0.4, mask_to=0.1, ramp_steps=50, ramp_start=0.1)
+    plain, changing = loader(shards), loader(shards, course=course)
+    for step in (0, 10, 25, 49, 50, 100):
+        found = changing.batches_at(7, step)
+        assert identical(found, changing.batches_at(7, step)), "a function of position and step"
+        share = course.batch_share(step)
+        alike = loader(
+            shards, batch_tokens=round(1000 * share), masking=MaskingConfig(mask_prob=course.mask_prob(step))
+        )
+        assert identical(found, alike.batches_at(7))
+        assert found.next_position == alike.batches_at(7).next_position <= plain.batches_at(7).next_position
+    assert changing.batches_at(7, 0).num_tokens < 0.3 * changing.batches_at(7, 50).num_tokens
+    asked = [
+        sum(len(batch.targets["masked_rows"]) for batch in step.micro_batches) / step.num_tokens
+        for step in (changing.batches_at(7, 50), changing.batches_at(7, 100))
+    ]
+    assert asked[0] > 2 * asked[1]
+
+
+def test_a_growing_batch_skips_and_repeats_nothing(shards):
+    course = Course(steps=40, mask_from=0.15, mask_to=0.15, ramp_steps=30, ramp_start=0.05)
+    growing, one = loader(shards, course=course), loader(shards, batch_tokens=1)
+    position, found = 0, []
+    for step in range(6):
+        batch = growing.batches_at(position, step)
+        found += sequences(batch.micro_batches)
+        position = batch.next_position
+    assert position == len(found) > 6
+    single = [sequences(one.batches_at(number).micro_batches)[0] for number in range(position)]
+    assert sorted(found) == sorted(single)
+
+
+def test_more_masks_hide_what_fewer_hide_and_more(shards):
+    """The words of an example are gone through in one order: falling shares uncover, and never move."""
+    course = Course(steps=2, mask_from=0.4, mask_to=0.1, ramp_steps=0, ramp_start=1.0)
+    data = loader(shards, course=course)
+    for many, few in zip(data.batches_at(0, 0).micro_batches, data.batches_at(0, 1).micro_batches, strict=True):
+        assert set(few.targets["masked_rows"].tolist()) < set(many.targets["masked_rows"].tolist())
+
+
+def test_evaluation_knows_no_course(shards):
+    course = Course(steps=2, mask_from=0.9, mask_to=0.8, ramp_steps=2, ramp_start=0.1)
+    plain, changing = loader(shards, "held_out"), loader(shards, "held_out", course=course)
+    for one, other in zip(plain.eval_batches(2_000), changing.eval_batches(2_000), strict=True):
+        assert torch.equal(one.input_ids, other.input_ids)

@@ -1,12 +1,14 @@
 """The paper's two sizes and the 24 small ones, by their numbers."""
 
+import dataclasses
+
 import pytest
 
 from bertwright.config import BertConfig, PretrainConfig
 from bertwright.errors import BertwrightError
 from bertwright.model.bert import Bert
 from bertwright.model.heads import MaskedLMHead, NextSentenceHead
-from bertwright.recipes import RECIPES, get_recipe
+from bertwright.recipes import DEPARTURES, RECIPES, get_recipe
 
 
 def encoder_parameters(config):
@@ -82,6 +84,50 @@ def test_recipes_name_themselves_and_hold_settings_that_exist():
         assert recipe.name == name
         assert recipe.summary
         PretrainConfig(**recipe.train)
+
+
+@pytest.mark.parametrize("size", RECIPES)
+def test_modern_goes_before_any_size(size):
+    recipe, plain = get_recipe(f"modern-{size}"), RECIPES[size]
+    assert recipe.name == f"modern-{size}"
+    changed = {name for each in DEPARTURES.values() for name in each.model}
+    for field in dataclasses.fields(BertConfig):
+        same = getattr(recipe.model, field.name) == getattr(plain.model, field.name)
+        assert same == (field.name not in changed), field.name
+    assert recipe.model.norm_first
+    PretrainConfig(**recipe.train)
+
+
+def test_modern_alone_is_base():
+    modern, base = get_recipe("modern"), get_recipe("modern-base")
+    assert (modern.model, modern.train) == (base.model, base.train)
+
+
+def test_every_departure_departs_and_says_why_and_whose_idea_it_was():
+    paper, seen = PretrainConfig(), set()
+    for name, departure in DEPARTURES.items():
+        assert len(departure.why) > 20 < len(departure.source), name
+        settings = {**departure.train, **departure.model}
+        assert settings, name
+        assert not seen & set(settings), "no dial belongs to two departures"
+        seen |= set(settings)
+        PretrainConfig(**departure.train)
+        for dial, value in departure.train.items():
+            assert hasattr(paper, dial)
+            unused = {"muon_lr", "decay_ratio", "batch_ramp_start"}  # of no effect in the paper's recipe
+            assert dial in unused or getattr(paper, dial) != value, dial
+    assert seen == set(get_recipe("modern").train) | {"norm_first"}
+
+
+@pytest.mark.parametrize("name", ["modern-", "modern-huge", "Modern", "modern-modern", "-base"])
+def test_what_only_looks_like_modern_is_refused(name):
+    with pytest.raises(BertwrightError, match="unknown recipe"):
+        get_recipe(name)
+
+
+def test_a_slip_in_modern_is_answered_with_modern():
+    with pytest.raises(BertwrightError, match=r"did you mean 'modern-mini'\?"):
+        get_recipe("moder-mini")
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():
