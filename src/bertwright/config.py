@@ -278,6 +278,8 @@ class PretrainConfig(MaskingConfig, TrainConfig):
     """Held-out tokens in one evaluation."""
     eval_mask_prob: float = 0.15
     """Share of held-out tokens predicted, at any step and in any run: losses of another share do not compare."""
+    shard_weights: bool = False
+    """With several processes, each keeps a part of weights, gradients and moments (FSDP): less memory, more traffic."""
 
     def __post_init__(self) -> None:
         TrainConfig.__post_init__(self)
@@ -291,6 +293,10 @@ class PretrainConfig(MaskingConfig, TrainConfig):
         start = self.batch_ramp_start
         _require(0.0 < start <= 1.0, f"batch_ramp_start must lie in (0, 1], not {start!r}")
         _require(0.0 <= self.mask_prob_end < 1.0, f"mask_prob_end must lie in [0, 1), not {self.mask_prob_end!r}")
+        _require(
+            self.optimizer == "adamw" or not self.shard_weights,
+            "optimizer 'muon' needs whole matrices, and shard_weights cuts them: take adamw, or leave them whole",
+        )
         _require(0.0 < self.eval_mask_prob < 1.0, f"eval_mask_prob must lie in (0, 1), not {self.eval_mask_prob!r}")
         _require(self.short_length >= 8, f"short_length must be at least 8 tokens, not {self.short_length}")
 

@@ -26,12 +26,12 @@ DEATH_SECONDS = 30
 
 
 @contextmanager
-def processes(size, arguments, *, resume=False):
+def processes(size, arguments, *, resume=False, command=(sys.executable, "-m", "bertwright")):
     """As many commands as a group has members, running; they are gone when the block ends."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    words = [sys.executable, "-m", "bertwright", *arguments, *(["--resume"] if resume else [])]
+    words = [*command, *arguments, *(["--resume"] if resume else [])]
     place = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     started = [
         subprocess.Popen(
@@ -149,6 +149,112 @@ def test_a_death_is_named_and_the_run_goes_on(victim, blow, arguments, alone, tm
     assert [text.count("Traceback") for text in texts] == [0, 0], texts
     train(2, [*arguments, "--out", str(out)], resume=True)
     assert_same_training(out, alone)
+
+
+# Weights that are cut into parts
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_with_parts_of_the_weights_they_train_as_with_whole_ones(size, arguments, alone, tmp_path):
+    """Three: some steps have no micro-batch for one of them, and evaluations end unevenly."""
+    texts = train(size, [*arguments, "--shard-weights", "--out", str(tmp_path / "run")])
+    assert_same_training(tmp_path / "run", alone)
+    assert texts[1:] == [""] * (size - 1), "one process speaks"
+    names = "checkpoints/step-00000030/state.safetensors"
+    one, other = (load_file(run / names) for run in (tmp_path / "run", alone))
+    assert {name: (tensor.shape, tensor.dtype) for name, tensor in one.items()} == {
+        name: (tensor.shape, tensor.dtype) for name, tensor in other.items()
+    }
+    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    samples = [json.loads((run / "samples.json").read_text()) for run in (tmp_path / "run", alone)]
+    assert [each["text"] for each in samples[0]] == [each["text"] for each in samples[1]]
+
+
+def test_a_run_goes_on_with_parts_and_without(arguments, alone, tmp_path):
+    out = tmp_path / "run"
+    for size, step, more in ((2, 6, ["--shard-weights"]), (1, 12, []), (3, 18, ["--shard-weights"]), (2, 24, [])):
+        with processes(size, [*arguments, *more, "--out", str(out)], resume=True) as started:
+            wait_for_step(started, out, step)
+            started[-1].send_signal(signal.SIGTERM)
+            statuses, texts = ends(started)
+        assert statuses == [143] * size, texts
+    train(2, [*arguments, "--shard-weights", "--out", str(out)], resume=True)
+    assert_same_training(out, alone)
+
+
+def test_going_on_with_parts_is_bit_for_bit(arguments, tmp_path):
+    """The same processes, stopped between two checkpoints and not stopped."""
+    words = [*arguments, "--shard-weights", "--async-checkpoints"]
+    train(2, [*words, "--out", str(tmp_path / "whole")])
+    with processes(2, [*words, "--out", str(tmp_path / "parts")]) as started:
+        wait_for_step(started, tmp_path / "parts", 12)
+        started[0].kill()
+        ends(started[1:], DEATH_SECONDS)
+    train(2, [*words, "--out", str(tmp_path / "parts")], resume=True)
+    for name in ("model/model.safetensors", "checkpoints/step-00000030/state.safetensors"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize(("victim", "blow"), [(1, signal.SIGKILL), (0, signal.SIGKILL), (1, signal.SIGSTOP)])
+def test_a_death_is_named_where_parts_are_kept(victim, blow, arguments, alone, tmp_path):
+    out = tmp_path / "run"
+    with processes(2, [*arguments, "--shard-weights", "--out", str(out)]) as started:
+        wait_for_step(started, out, 6)
+        started[victim].send_signal(blow)
+        statuses, texts = ends([started[1 - victim]], DEATH_SECONDS)
+    assert statuses == [1]
+    assert f"process {victim} of 2" in texts[0]
+    assert texts[0].count("Traceback") == 0, texts
+    train(1, [*arguments, "--out", str(out)], resume=True)
+    assert_same_training(out, alone)
+
+
+KEPT = """
+import sys, torch
+from bertwright.config import PretrainConfig
+from bertwright.model.bert import Bert
+from bertwright.objectives import MaskedLMAndNextSentence
+from bertwright.recipes import get_recipe
+from bertwright.batch import Batch
+from bertwright.training.distributed import join, local
+from bertwright.training.optim import BertAdam
+from bertwright.training.sharding import shard
+
+def kept(tensors):
+    return sum(local(tensor).untyped_storage().nbytes() for tensor in tensors)
+
+with join() as group:
+    objective, config = MaskedLMAndNextSentence(), get_recipe("mini").model
+    model = Bert(config, objective.heads(config))
+    total = kept(model.parameters())
+    group = shard(group, model)
+    optimizer = BertAdam(model, PretrainConfig())
+    batch = Batch.pack([[1, 2, 3]], [[0, 0, 0]], {
+        "masked_rows": torch.tensor([1]), "masked_labels": torch.tensor([5]), "next_sentence_label": torch.tensor([0])})
+    for last in (False, True):
+        output = group.run(objective, model, batch)
+        group.backward(sum(term.total for term in output.losses.values()), last=last)
+    gradients = [parameter.grad for parameter in model.parameters()]
+    assert len(gradients) == len([each for each in gradients if each is not None])
+    print(*(kept(each) / total for each in (model.parameters(), gradients, optimizer.state().values())))
+"""
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_each_process_keeps_its_part_alone(size, tmp_path):
+    """Weights, gradients and moments: a half or a quarter each, and a little for rows that do not divide evenly."""
+    (tmp_path / "kept.py").write_text(KEPT)
+    with processes(size, [], command=[sys.executable, str(tmp_path / "kept.py")]) as started:
+        statuses, texts = ends(started)
+    assert statuses == [0] * size, texts
+    for text in texts:
+        weights, gradients, moments = (float(word) for word in text.split())
+        assert weights == pytest.approx(1 / size, rel=0.01)
+        assert gradients == pytest.approx(1 / size, rel=0.01)
+        assert moments == pytest.approx(2 / size, rel=0.01)
+
+
+# What is refused
 
 
 def test_what_the_first_process_refuses_is_said_once(arguments, alone):

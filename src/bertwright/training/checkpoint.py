@@ -46,13 +46,15 @@ MAY_CHANGE = frozenset(
         "restarts",
         "tensorboard",
         "threads",
+        "shard_weights",
         "data",
         "long_data",
         "train_file",
         "dev_file",
     }
 )
-"""Settings that a resumed run may change: they do not alter what is computed (`threads`: but for rounding)."""
+"""Settings that a resumed run may change: they do not alter what is computed (`threads`, `shard_weights`: but for
+rounding)."""
 
 SET_ASIDE = "degenerate-"
 """How the folders are called, inside a run folder, of attempts that came to nothing."""

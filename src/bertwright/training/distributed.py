@@ -8,7 +8,8 @@ Without it a process is alone, and all of this costs nothing.
 All processes walk through the same stream; of the micro-batches of a step each takes every `size`-th one. Counts are
 added up before the losses are divided, gradients after. A micro-batch's masks and dropout are drawn from its number in
 the step. So a step is the same for any number of processes, but for the rounding of sums in another order, and a run
-may go on with more processes or fewer. Only the first process writes the run folder.
+may go on with more processes or fewer. Only the first process writes the run folder. Every process keeps all weights
+and moments, or a part of them (`training.sharding`).
 
 Every process counts up once a second in a store that the first one keeps. One whose count stands still is dead: its
 name goes round, and the others end.
@@ -46,6 +47,8 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 U = TypeVar("U")
+M = TypeVar("M")
+B = TypeVar("B")
 
 
 class ProcessDiedError(BertwrightError):
@@ -121,6 +124,43 @@ class Group:
                 for tensor in tensors:
                     dist.broadcast(tensor, 0)
 
+    def fill(self, tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+        """Overwrite everybody's tensors with the first process's values, by name; where it has none, with its tensors.
+
+        Args:
+            tensors: the same names everywhere.
+            values: whole tensors, in the first process.
+        """
+        if values:
+            for name, tensor in tensors.items():
+                tensor.copy_(values[name])
+        self.copy_first(tensors.values())
+
+    def gathered(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return whole tensors, in the first process, of which every process may have kept a part."""
+        return tensors
+
+    def idle_turns(self, count: int) -> int:
+        """Return in how many turns this process has none of so many things, where all take their turns together."""
+        return 0
+
+    def run(self, objective: Callable[[M, B], T], model: M, batch: B) -> T:
+        """Return what an objective says about a batch."""
+        return objective(model, batch)
+
+    def backward(self, loss: Tensor, *, last: bool) -> None:
+        """Add a loss's gradient to those of the step.
+
+        Args:
+            loss: of one micro-batch.
+            last: whether it is this process's last in the step.
+        """
+        loss.backward()
+
+    def norm(self, norm: Tensor) -> Tensor:
+        """Return the norm of all gradients, given that of the gradients that this process keeps."""
+        return norm
+
     def add_gradients(self, parameters: Sequence[nn.Parameter], num_micro_batches: int) -> None:
         """Replace each gradient by its sum over all processes.
 
@@ -181,6 +221,12 @@ class Group:
 
 
 ALONE = Group()
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Return the part of a tensor that this process keeps: all of it, unless weights are sharded."""
+    part: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return part
 
 
 @contextmanager

@@ -83,14 +83,15 @@ class _Meter:
     def __init__(self, config: BertConfig, peak_flops: float, sums: dict[str, list[float]] | None = None) -> None:
         self.config = config
         self.peak_flops = peak_flops
-        self.sums = sums or {}
+        self.sums: dict[str, list[Any]] = dict(sums or {})
         self._restart()
 
     def add(self, batch: Batch, output: StepOutput) -> None:
         """Count one micro-batch."""
         for name, term in (output.losses | output.metrics).items():
             total, count = self.sums.get(name, (0.0, 0))
-            self.sums[name] = [total + float(term.total.detach()), count + term.count]
+            # In double precision where the term is: nobody waits for a GPU until a row is written.
+            self.sums[name] = [total + term.total.detach().double(), count + term.count]
         self.tokens += batch.num_tokens
         self.flops += training_flops(self.config, batch)
 
@@ -174,7 +175,7 @@ def fit(
             data = stream.batches_at(position, step)
             lr = learning_rate(config, step, steps)
             _accumulate_gradients(model, objective, data.micro_batches, config.seed, step, meter, group)
-            norm = _update(optimizer, step, lr, run, range(position, data.next_position))
+            norm = _update(optimizer, step, lr, run, range(position, data.next_position), group)
             step, position = step + 1, data.next_position
             last = step == steps
             if last or step % config.log_every == 0:
@@ -188,7 +189,8 @@ def fit(
             if last or stopped or (config.checkpoint_every and step % config.checkpoint_every == 0):
                 values = {"position": position, "sums": meter.gather(group)}
                 with meter.paused():
-                    saver.save(step, _weights(model) | optimizer.state(), values, needed=last or stopped > 0)
+                    tensors = group.gathered(_weights(model) | optimizer.state())
+                    saver.save(step, tensors, values, needed=last or stopped > 0)
             if stopped and not last:
                 raise TrainingInterrupted(step, stopped, run)
 
@@ -216,17 +218,19 @@ def evaluate_means(
     with torch.inference_mode():
         for number in group.own(len(batches)):
             batch = batches[number]
-            meter.add(batch, objective(model, batch.to(device)))
+            meter.add(batch, group.run(objective, model, batch.to(device)))
+        for _ in range(group.idle_turns(len(batches))):
+            group.run(objective, model, batches[0].to(device))
     return means(meter.sums, group)
 
 
-def means(sums: Mapping[str, Sequence[float]], group: Group) -> dict[str, float]:
+def means(sums: Mapping[str, Sequence[Any]], group: Group) -> dict[str, float]:
     """Return the mean of each pair of a sum and a count, over all processes."""
     return {name: round(total / count, 6) for name, (total, count) in _totals(sums, group).items()}
 
 
-def _totals(sums: Mapping[str, Sequence[float]], group: Group) -> dict[str, list[float]]:
-    totals = group.total({name: pair[0] for name, pair in sums.items()})
+def _totals(sums: Mapping[str, Sequence[Any]], group: Group) -> dict[str, list[float]]:
+    totals = group.total({name: float(pair[0]) for name, pair in sums.items()})
     counts = group.total({name: pair[1] for name, pair in sums.items()})
     return {name: [totals[name], counts[name]] for name in totals}
 
@@ -249,11 +253,15 @@ def _accumulate_gradients(
         counted.update(objective.counts(batch))
     counts = group.total(counted)
     model.train()
-    for number, batch in own.items():
+    turns = [(number, batch, True) for number, batch in own.items()]
+    turns += [(0, micro_batches[0], False) for _ in range(group.idle_turns(len(micro_batches)))]
+    for turn, (number, batch, is_own) in enumerate(turns, start=1):
         torch.manual_seed(_dropout_seed(seed, step, number))
-        output = objective(model, batch.to(device))
-        torch.stack([term.total / counts[name] for name, term in output.losses.items()]).sum().backward()
-        meter.add(batch, output)
+        output = group.run(objective, model, batch.to(device))
+        loss = torch.stack([term.total / counts[name] for name, term in output.losses.items()]).sum()
+        group.backward(loss if is_own else 0.0 * loss, last=turn == len(turns))
+        if is_own:
+            meter.add(batch, output)
     group.add_gradients([each for each in model.parameters() if each.requires_grad], len(micro_batches))
 
 
@@ -272,20 +280,18 @@ def _restore(
 ) -> tuple[int, int, dict[str, list[float]]]:
     """Fill model and optimizer of all processes from the newest checkpoint; return its step, position and sums."""
     state = run.load_newest() or State(0, {}, {})
-    if state.tensors:
-        for name, tensor in _weights(model).items():
-            tensor.copy_(state.tensors[name])
-        optimizer.load_state(state.tensors)
+    group.fill(_weights(model) | optimizer.state(), state.tensors)
     run.forget_after(state.step)
-    group.copy_first([*_weights(model).values(), *optimizer.state().values()])
     step, values = group.of_first((state.step, state.values))
     return step, values.get("position", 0), values.get("sums", {}) if group.leads else {}
 
 
-def _update(optimizer: BertAdam, step: int, lr: float, run: RunFolder | Follower, examples: range) -> Tensor:
+def _update(
+    optimizer: BertAdam, step: int, lr: float, run: RunFolder | Follower, examples: range, group: Group
+) -> Tensor:
     """Take a step unless a gradient is not finite; return the gradient's norm."""
-    norm = optimizer.gradient_norm()
-    if not math.isfinite(norm):
+    norm = group.norm(optimizer.gradient_norm())
+    if not math.isfinite(norm):  # the one place in a step that waits for a GPU
         raise BertwrightError(
             f"a gradient of step {step + 1:,} is not finite (examples {examples[0]:,} to {examples[-1]:,} of the "
             "stream): the step was not taken and earlier checkpoints are intact",

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 from bertwright.config import TrainConfig
+from bertwright.training.distributed import local
 from bertwright.training.muon import MatrixMuon
 
 _PAST_CORRECTION = 1e9
@@ -69,8 +70,8 @@ class BertAdam:
         self._groups = [(decayed, config.weight_decay), (plain, 0.0)]
 
     def gradient_norm(self) -> Tensor:
-        """Return the global norm of all gradients, fp32."""
-        gradients = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
+        """Return the norm of all gradients that this process keeps, fp32; see `Group.norm`."""
+        gradients = [local(parameter.grad) for parameter in self.parameters.values() if parameter.grad is not None]
         return nn.utils.get_total_norm(gradients)
 
     def step(self, step: int, lr: float, gradient_norm: Tensor) -> None:
@@ -88,12 +89,12 @@ class BertAdam:
             names = [name for name in names if self.parameters[name].grad is not None]
             with torch.no_grad():
                 adamw(
-                    [self.parameters[name] for name in names],
-                    [self.parameters[name].grad for name in names],  # type: ignore[misc]
-                    [self.exp_avg[name] for name in names],
-                    [self.exp_avg_sq[name] for name in names],
+                    [local(self.parameters[name]) for name in names],
+                    [local(self.parameters[name].grad) for name in names],  # type: ignore[arg-type]
+                    [local(self.exp_avg[name]) for name in names],
+                    [local(self.exp_avg_sq[name]) for name in names],
                     max_exp_avg_sqs=[],
-                    state_steps=[torch.tensor(count, device=scale.device) for _ in names],
+                    state_steps=[torch.full((), count, device=scale.device) for _ in names],  # nothing waits for a GPU
                     fused=True,
                     grad_scale=scale,
                     amsgrad=False,

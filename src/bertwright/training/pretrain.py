@@ -110,6 +110,10 @@ def _pretrain(
     bert = _fresh_or_loaded(setup, init)
     bert.compute_dtype = setup.dtype
     bert.to(device)
+    if config.shard_weights:
+        from bertwright.training.sharding import shard  # takes a second, of those who want it
+
+        group = shard(group, bert)
 
     def evaluate(step: int) -> dict[str, float]:
         held_out = train.at(step - 1).held_out
@@ -141,10 +145,27 @@ def _pretrain(
             on_event=on_event,
             group=group,
         )
+        trained = _whole(bert, setup, group)
         if group.leads:
-            save_model(bert, folder, wordpiece=shards.wordpiece)
-            run.write_json("samples.json", _samples(bert.eval(), shards))
+            save_model(trained, folder, wordpiece=shards.wordpiece)
+            run.write_json("samples.json", _samples(trained.eval(), shards))
     return folder
+
+
+@torch.no_grad()
+def _whole(bert: Bert, setup: Setup, group: Group) -> Bert:
+    """Return the model as one process can run it; of use in the first one alone."""
+    if not setup.config.shard_weights or group.size == 1:
+        return bert
+    weights = group.gathered(dict(bert.named_parameters()))
+    if not group.leads:
+        return bert
+    whole = Bert(setup.model, setup.objective.heads(setup.model))
+    whole.compute_dtype, whole.labels = bert.compute_dtype, bert.labels
+    whole.pooler.is_drawn = bert.pooler.is_drawn
+    for name, parameter in whole.named_parameters():
+        parameter.copy_(weights[name])
+    return whole.to(next(bert.parameters()).device)
 
 
 @dataclass(frozen=True)
