@@ -84,15 +84,52 @@ class Batch:
         return self.cu_seqlens[1:].long() - 1
 
     def to(self, device: torch.device | str) -> Batch:
-        """Return the batch on a device."""
+        """Return the batch on a device; a GPU copies it while others go on."""
+        there = torch.device(device)
+        return self._with(lambda tensor: _moved(tensor, there))
+
+    def pinned(self) -> Batch:
+        """Return the batch in memory that a GPU reads by itself."""
+        return self._with(torch.Tensor.pin_memory)
+
+    def padded(self, multiple: int) -> Batch:
+        """Return the batch with sequences behind it that nobody reads, so that N is a multiple: for few shapes.
+
+        The added sequences are no longer than those that are there, and see themselves alone.
+
+        Args:
+            multiple: of tokens; 1 leaves the batch as it is.
+        """
+        missing = -self.num_tokens % multiple
+        if not missing:
+            return self
+        ids, device = self.input_ids.new_zeros(missing), self.input_ids.device
+        places = torch.arange(missing, device=device) % self.max_length
+        ends = torch.arange(self.max_length, missing + self.max_length, self.max_length, device=device)
+        ends = self.num_tokens + ends.clamp(max=missing).to(self.cu_seqlens.dtype)
         return replace(
             self,
-            input_ids=self.input_ids.to(device),
-            token_type_ids=self.token_type_ids.to(device),
-            position_ids=self.position_ids.to(device),
-            cu_seqlens=self.cu_seqlens.to(device),
-            targets={name: tensor.to(device) for name, tensor in self.targets.items()},
+            input_ids=torch.cat([self.input_ids, ids]),
+            token_type_ids=torch.cat([self.token_type_ids, ids]),
+            position_ids=torch.cat([self.position_ids, places]),
+            cu_seqlens=torch.cat([self.cu_seqlens, ends]),
         )
+
+    def _with(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        return replace(
+            self,
+            input_ids=change(self.input_ids),
+            token_type_ids=change(self.token_type_ids),
+            position_ids=change(self.position_ids),
+            cu_seqlens=change(self.cu_seqlens),
+            targets={name: change(tensor) for name, tensor in self.targets.items()},
+        )
+
+
+def _moved(tensor: Tensor, device: torch.device) -> Tensor:
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 class LazyBatches(Sequence[Batch]):

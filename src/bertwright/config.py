@@ -280,6 +280,8 @@ class PretrainConfig(MaskingConfig, TrainConfig):
     """Share of held-out tokens predicted, at any step and in any run: losses of another share do not compare."""
     shard_weights: bool = False
     """With several processes, each keeps a part of weights, gradients and moments (FSDP): less memory, more traffic."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile for the layers; needs a CUDA device. `auto`: on where there is one, and Triton."""
 
     def __post_init__(self) -> None:
         TrainConfig.__post_init__(self)

@@ -221,7 +221,8 @@ from bertwright.training.optim import BertAdam
 from bertwright.training.sharding import shard
 
 def kept(tensors):
-    return sum(local(tensor).untyped_storage().nbytes() for tensor in tensors)
+    memory = [local(tensor).untyped_storage() for tensor in tensors]
+    return sum({each.data_ptr(): each.nbytes() for each in memory}.values())  # gradients share theirs
 
 with join() as group:
     objective, config = MaskedLMAndNextSentence(), get_recipe("mini").model

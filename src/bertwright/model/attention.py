@@ -9,12 +9,14 @@ Queries may stand on fewer rows than keys: the last layer needs outputs only whe
 
 * `reference`: one big masked softmax, for tests; memory grows with N squared.
 * `bucketed`: sequences of like length stacked, then product, softmax, product. The quickest on CPUs.
-* `flash`: CUDA's variable-length kernel, with dropout.
+* `flash`: CUDA's variable-length kernel, with dropout; the same numbers whenever it is run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -61,20 +63,30 @@ class AttentionLayout:
     key_cu_seqlens: Int[Tensor, "B1"]
     causal: bool = False
     """Whether a query sees only its own row and those before it; queries then stand on every row."""
+    max_length: int | None = None
+    """Tokens of the longest sequence, where the caller knows them: else a GPU has to be asked, and waited for."""
 
     @classmethod
     def of(
-        cls, cu_seqlens: Int[Tensor, "B1"], query_rows: Int[Tensor, "R"] | None = None, *, causal: bool = False
+        cls,
+        cu_seqlens: Int[Tensor, "B1"],
+        query_rows: Int[Tensor, "R"] | None = None,
+        *,
+        causal: bool = False,
+        max_length: int | None = None,
     ) -> AttentionLayout:
         """Describe a batch whose queries stand on `query_rows` (ascending), or on every row."""
         if query_rows is None:
-            return cls(cu_seqlens, cu_seqlens, causal)
+            return cls(cu_seqlens, cu_seqlens, causal, max_length)
         assert not causal, "causal attention wants a query on every row"
-        return cls(torch.searchsorted(query_rows, cu_seqlens.to(query_rows.dtype)).to(torch.int32), cu_seqlens)
+        query_cu_seqlens = torch.searchsorted(query_rows, cu_seqlens.to(query_rows.dtype)).to(torch.int32)
+        return cls(query_cu_seqlens, cu_seqlens, max_length=max_length)
 
     @cached_property
     def max_lengths(self) -> tuple[int, int]:
-        """Most queries and most keys of any sequence."""
+        """Most queries and most keys of any sequence; or a number that is no smaller."""
+        if self.max_length is not None:
+            return self.max_length, self.max_length
         return int(self.query_cu_seqlens.diff().max()), int(self.key_cu_seqlens.diff().max())
 
     @cached_property
@@ -137,29 +149,68 @@ def bucketed(query: Tensor, key: Tensor, value: Tensor, layout: AttentionLayout,
 
 
 def flash(query: Tensor, key: Tensor, value: Tensor, layout: AttentionLayout, dropout_p: float) -> Tensor:
-    """CUDA's variable-length flash attention; bf16 or fp16 only."""
-    max_query, max_key = layout.max_lengths
-    context: Tensor = torch.ops.aten._flash_attention_forward(
-        query,
-        key,
-        value,
-        layout.query_cu_seqlens,
-        layout.key_cu_seqlens,
-        max_query,
-        max_key,
-        dropout_p,
-        layout.causal,
-        False,
-    )[0]
+    """CUDA's variable-length flash attention; bf16 or fp16 only, heads of at most 256 columns, a multiple of 8."""
+    context: Tensor = _Flash.apply(query, key, value, layout, dropout_p)  # type: ignore[no-untyped-call]
     return context
+
+
+class _Flash(torch.autograd.Function):
+    """torch's own operator and its gradient; the latter in the form that adds in a fixed order.
+
+    By itself it adds up the gradient of queries as blocks of keys get done, so that no two runs give the same bits.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: AttentionLayout, dropout_p: float
+    ) -> Tensor:
+        ctx.rows = layout.query_cu_seqlens, layout.key_cu_seqlens, *layout.max_lengths
+        ctx.dropout_p, ctx.causal = dropout_p, layout.causal
+        context, log_sum_exp, random_state, unused, _ = torch.ops.aten._flash_attention_forward(
+            query, key, value, *ctx.rows, dropout_p, layout.causal, False
+        )
+        ctx.save_for_backward(query, key, value, context, log_sum_exp, random_state, unused)
+        result: Tensor = context
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        *kept, random_state, unused = ctx.saved_tensors
+        with _fixed_order():
+            d_query, d_key, d_value = torch.ops.aten._flash_attention_backward(
+                gradients[0], *kept, *ctx.rows, ctx.dropout_p, ctx.causal, random_state, unused
+            )
+        return d_query, d_key, d_value, None, None
+
+
+@contextmanager
+def _fixed_order() -> Iterator[None]:
+    """Ask for sums that come out the same every time."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    settings: Any = torch.utils.deterministic
+    filled, settings.fill_uninitialized_memory = settings.fill_uninitialized_memory, False  # all of it is written
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        settings.fill_uninitialized_memory = filled
 
 
 ATTENTION: dict[str, Attention] = {"reference": reference, "bucketed": bucketed, "flash": flash}
 
 
-def choose_attention(x: Tensor) -> Attention:
-    """Return the quickest implementation for a tensor's device and dtype."""
-    return flash if x.device.type == "cuda" and x.dtype in (torch.bfloat16, torch.float16) else bucketed
+def choose_attention(query: Float[Tensor, "R A D"]) -> Attention:
+    """Return the quickest implementation for a query's device, dtype and width of heads."""
+    if query.device.type != "cuda" or query.dtype not in (torch.bfloat16, torch.float16):
+        return bucketed
+    width = query.shape[-1]
+    return flash if width % 8 == 0 and width <= 256 and _has_flash(query.device) else bucketed
+
+
+@functools.cache
+def _has_flash(device: torch.device) -> bool:
+    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, bucket: Bucket, dropout_p: float) -> Tensor:

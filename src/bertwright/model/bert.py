@@ -26,7 +26,7 @@ from bertwright.model.attention import AttentionLayout, choose_attention
 from bertwright.model.freezing import frozen_modules
 from bertwright.model.heads import Head, LayersHead, MaskedLMHead
 from bertwright.model.layers import ACTIVATIONS, LayerNorm, Linear
-from bertwright.model.ops import dropout, dropout_add
+from bertwright.model.ops import dropout, dropout_add, in_order
 
 if TYPE_CHECKING:
     from bertwright.text.wordpiece import WordPiece
@@ -87,7 +87,7 @@ class SelfAttention(nn.Module):
             query = F.linear(x.index_select(0, rows), weight[:hidden_size], bias[:hidden_size])
             key, value = F.linear(x, weight[hidden_size:], bias[hidden_size:]).chunk(2, dim=-1)
         query, key, value = (part.unflatten(-1, (self.num_heads, -1)) for part in (query, key, value))
-        attend = choose_attention(x)
+        attend = choose_attention(query)
         context = attend(query, key, value, layout, self.dropout_prob if self.training else 0.0)
         output: Tensor = self.output(context.flatten(1))
         return output
@@ -112,9 +112,15 @@ class Layer(nn.Module):
         """Return the next hidden state of the needed rows (all, where None)."""
         attended = self.attention(x, layout, rows)
         residual = x if rows is None else x.index_select(0, rows)
+        return self.after_attention(attended, residual)
+
+    def after_attention(self, attended: Float[Tensor, "R H"], residual: Float[Tensor, "R H"]) -> Float[Tensor, "R H"]:
+        """Return what becomes of each row by itself, once attention has looked at all: what can be compiled."""
         x = self.attention_norm(dropout_add(attended, residual, self.dropout_prob, self.training))
-        x = self.output_norm(dropout_add(self.down(self.activation(self.up(x))), x, self.dropout_prob, self.training))
-        return x
+        output: Tensor = self.output_norm(
+            dropout_add(self.down(self.activation(self.up(x))), x, self.dropout_prob, self.training)
+        )
+        return output
 
 
 class PreNormLayer(nn.Module):
@@ -139,7 +145,10 @@ class PreNormLayer(nn.Module):
     ) -> Float[Tensor, "R H"]:
         """Return the next hidden state of the needed rows (all, where None)."""
         attended = self.attention(self.before_attention(x), layout, rows)
-        residual = x if rows is None else x.index_select(0, rows)
+        return self.after_attention(attended, x if rows is None else x.index_select(0, rows))
+
+    def after_attention(self, attended: Float[Tensor, "R H"], residual: Float[Tensor, "R H"]) -> Float[Tensor, "R H"]:
+        """Return what becomes of each row by itself, as in `Layer`."""
         x = dropout_add(attended, residual, self.dropout_prob, self.training)
         wide = self.activation(self.up(self.before_up(x)))
         return dropout_add(self.down(wide), x, self.dropout_prob, self.training)
@@ -172,6 +181,8 @@ class Bert(nn.Module):
         super().__init__()
         self.config = config
         self.compute_dtype = torch.float32
+        self.row_multiple = 1
+        """The encoder works on a multiple of so many rows; see `model.compiling`."""
         self.labels: Mapping[str, Any] = {}
         """What `config.json` said of a classifier's outputs, kept for saving: `id2label` and the like."""
         self.embeddings = Embeddings(config)
@@ -216,7 +227,7 @@ class Bert(nn.Module):
         wanted = {name: self._rows(head, batch) for name, head in self.heads.items() if not _reads_all(head)}
         if not wanted:
             return {}
-        rows, places = torch.unique(torch.cat(list(wanted.values())), return_inverse=True)
+        rows, places = in_order(torch.cat(list(wanted.values())))
         hidden = self.encode(batch, rows)
         parts = places.split([part.shape[0] for part in wanted.values()])
         return {
@@ -265,15 +276,16 @@ class Bert(nn.Module):
             rows: those whose last hidden state is needed, ascending; the last layer computes no others. None: all.
         """
         self._require_length(batch)
-        layout = AttentionLayout.of(batch.cu_seqlens, causal=self.config.is_decoder)
+        num_tokens, batch = batch.num_tokens, batch.padded(self.row_multiple)
+        layout = self._layout(batch)
         x: Tensor = self.embeddings(batch, self.compute_dtype)
         for layer in self.layers[:-1]:
             x = layer(x, layout)
         if rows is None or layout.causal:
             x = self.layers[-1](x, layout)
-            x = x if rows is None else x.index_select(0, rows)
+            x = x[:num_tokens] if rows is None else x.index_select(0, rows)
         else:
-            x = self.layers[-1](x, AttentionLayout.of(batch.cu_seqlens, rows), rows)
+            x = self.layers[-1](x, self._layout(batch, rows), rows)
         last: Tensor = self.norm(x)
         return last
 
@@ -283,7 +295,7 @@ class Bert(nn.Module):
         With `norm_first` all but the last one are sums that nothing has normalised yet, as in Hugging Face's library.
         """
         self._require_length(batch)
-        layout = AttentionLayout.of(batch.cu_seqlens, causal=self.config.is_decoder)
+        layout = self._layout(batch)
         x: Tensor = self.embeddings(batch, self.compute_dtype)
         yield x
         for layer in self.layers[:-1]:
@@ -344,6 +356,10 @@ class Bert(nn.Module):
         from bertwright.model.weights import save_model
 
         save_model(self, Path(folder), wordpiece=wordpiece)
+
+    def _layout(self, batch: Batch, rows: Int[Tensor, "R"] | None = None) -> AttentionLayout:
+        causal = self.config.is_decoder and rows is None
+        return AttentionLayout.of(batch.cu_seqlens, rows, causal=causal, max_length=batch.max_length)
 
     def _require_length(self, batch: Batch) -> None:
         if batch.max_length > self.config.max_position_embeddings:

@@ -1,7 +1,8 @@
-"""Three operations whose stock form wastes a CPU's time, each with the plain form it is tested against.
+"""Operations whose stock form wastes a processor's time, each with the plain form it is tested against.
 
 * `dropout` and `dropout_add`: torch draws one 64-bit number per element on one thread; 16 bits are enough.
 * `linear_cross_entropy`: the product with the vocabulary, its softmax and its gradients, a block of rows at a time.
+* `in_order`: to count the different rows that heads read, torch waits for a GPU.
 """
 
 from __future__ import annotations
@@ -48,6 +49,18 @@ def keep_mask(x: Tensor, p: float) -> Tensor:
     dropped = round(p * 2**16)
     keep = torch.ge(bits, dropped - 2**15, out=torch.empty_like(x))  # straight into x's dtype: no boolean in between
     return keep.mul_(2**16 / (2**16 - dropped))
+
+
+def in_order(rows: Int[Tensor, "R"]) -> tuple[Int[Tensor, "U"], Int[Tensor, "R"]]:
+    """Return rows in ascending order, and where among them each of those given is.
+
+    On a CPU a row that was given twice is there once; on a GPU twice, and nobody waits to count.
+    """
+    if rows.device.type == "cpu":
+        ordered, places = torch.unique(rows, return_inverse=True)
+        return ordered, places
+    ordered, order = rows.sort(stable=True)
+    return ordered, torch.empty_like(order).scatter_(0, order, torch.arange(order.shape[0], device=order.device))
 
 
 def linear_cross_entropy(

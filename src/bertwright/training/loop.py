@@ -29,6 +29,7 @@ from bertwright.model import machine
 from bertwright.model.bert import Bert
 from bertwright.model.flops import training_flops
 from bertwright.objectives import Objective
+from bertwright.training.ahead import ahead
 from bertwright.training.checkpoint import Event, Follower, OnEvent, RunFolder, State
 from bertwright.training.distributed import ALONE, Group
 from bertwright.training.optim import BertAdam, learning_rate
@@ -154,8 +155,7 @@ def fit(
         config: every dial.
         steps: optimizer steps in all.
         run: where metrics and checkpoints go.
-        evaluate: given the step, returns scores on held-out data, or none where there is no such data; called every
-            `eval_every` steps and at the end.
+        evaluate: given the step, returns scores on held-out data, if any; every `eval_every` steps and at the end.
         on_event: told of every row and message.
         group: the processes that train together; all of them call this function, with the same data.
 
@@ -166,13 +166,14 @@ def fit(
     """
     optimizer = BertAdam(model, config)
     step, position, sums = _restore(model, optimizer, run, group)
-    peak = machine.peak_flops(next(model.parameters()).device, model.compute_dtype)
-    meter = _Meter(model.config, peak, sums)
+    device = next(model.parameters()).device
+    meter = _Meter(model.config, peak := machine.peak_flops(device, model.compute_dtype), sums)
     emit = _both(run.log, on_event)
     on_event({"kind": "start", "step": step, "steps": steps, "parameters": num_parameters(model), "peak_flops": peak})
-    with noted_signals() as signals, Saver(run, config, on_event) as saver:
+    with noted_signals() as signals, Saver(run, config, on_event) as saver, ahead(stream, group.own, device) as stream:
         while step < steps:
-            data = stream.batches_at(position, step)
+            with meter.waiting():
+                data = stream.batches_at(position, step)
             lr = learning_rate(config, step, steps)
             _accumulate_gradients(model, objective, data.micro_batches, config.seed, step, meter, group)
             norm = _update(optimizer, step, lr, run, range(position, data.next_position), group)
@@ -189,8 +190,8 @@ def fit(
             if last or stopped or (config.checkpoint_every and step % config.checkpoint_every == 0):
                 values = {"position": position, "sums": meter.gather(group)}
                 with meter.paused():
-                    tensors = group.gathered(_weights(model) | optimizer.state())
-                    saver.save(step, tensors, values, needed=last or stopped > 0)
+                    everything = group.gathered(_weights(model) | optimizer.state())
+                    saver.save(step, everything, values, needed=last or stopped > 0)
             if stopped and not last:
                 raise TrainingInterrupted(step, stopped, run)
 

@@ -24,6 +24,7 @@ from bertwright.files import sha256_of
 from bertwright.json_values import to_dict
 from bertwright.model import machine
 from bertwright.model.bert import Bert
+from bertwright.model.compiling import compile_layers
 from bertwright.model.folder import read_config, read_wordpiece, require_both_sides, require_left_to_right
 from bertwright.model.hub import bert_folder
 from bertwright.model.weights import load_model, save_model
@@ -110,6 +111,8 @@ def _pretrain(
     bert = _fresh_or_loaded(setup, init)
     bert.compute_dtype = setup.dtype
     bert.to(device)
+    if config.compile == "on":
+        compile_layers(bert)
     if config.shard_weights:
         from bertwright.training.sharding import shard  # takes a second, of those who want it
 
@@ -178,7 +181,7 @@ class Setup:
     model: BertConfig
     """With the vocabulary of the shards."""
     config: PretrainConfig
-    """With the precision that `auto` means here."""
+    """With what `auto` means here."""
     dtype: torch.dtype
     """Of activations."""
     objective: Objective
@@ -205,7 +208,11 @@ def assemble(
         model = _shape_of(init, model, shards, config, on_event)
     model = _fitted(model, config, shards.wordpiece)
     dtype = machine.compute_dtype(config.precision, device)
-    config = dataclasses.replace(config, precision="fp32" if dtype.itemsize == 4 else "bf16")
+    config = dataclasses.replace(
+        config,
+        precision="fp32" if dtype.itemsize == 4 else "bf16",
+        compile="on" if machine.compiles(config.compile, device) else "off",
+    )
     config = dataclasses.replace(config, whole_word=shards.split("train").masks_words(config.masking))
     train = _phases(shards, long_shards, model, config)
     return Setup(shards, long_shards, model, config, dtype, OBJECTIVES[config.objective](), train)
