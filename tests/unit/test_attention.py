@@ -1,10 +1,12 @@
 """How packed attention rearranges its rows, in the cases that matter; the properties hold for all of them."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from scipy.stats import binomtest
 
-from bertwright.model.attention import ATTENTION, AttentionLayout, bucketed, choose_attention, reference
+from bertwright.model.attention import ATTENTION, AttentionLayout, bucketed, choose_attention, flash, reference
 
 ON_CPU = sorted(set(ATTENTION) - {"flash"})
 HEADS, WIDTH = 2, 16
@@ -192,4 +194,57 @@ def test_sequences_in_order_of_length_are_not_moved():
 
 
 def test_the_cpu_attends_in_buckets():
-    assert choose_attention(torch.zeros(1)) is choose_attention(torch.zeros(1, dtype=torch.bfloat16)) is bucketed
+    query = torch.zeros(1, 1, 8)
+    assert choose_attention(query) is choose_attention(query.bfloat16()) is bucketed
+
+
+def test_flash_is_wired_as_torch_has_it():
+    """Shapes alone, without a GPU: what goes into the operator, into its gradient, and what comes out."""
+    query, key, value = (torch.randn(9, 2, 8, device="meta", dtype=torch.bfloat16).requires_grad_() for _ in range(3))
+    layout = AttentionLayout.of(torch.tensor([0, 4, 9], dtype=torch.int32, device="meta"), max_length=5)
+    before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    context = flash(query, key, value, layout, 0.1)
+    context.sum().backward()
+    assert context.shape == query.grad.shape == key.grad.shape == value.grad.shape == (9, 2, 8)
+    assert (torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory) == before
+
+
+def test_flash_is_told_its_arguments_in_their_order(monkeypatch):
+    """torch's operators by the names of their arguments, with a stand-in that remembers what it was given."""
+    given = {}
+
+    def stand_in(name, results):
+        schema = getattr(torch.ops.aten, name).default._schema
+        names = [argument.name for argument in schema.arguments]
+
+        def remember(*arguments):
+            given[name] = dict(zip(names, arguments, strict=False))
+            return results
+
+        return remember
+
+    query, key, value = (torch.randn(9, 2, 8).requires_grad_() for _ in range(3))
+    rows, cu_seqlens = torch.tensor([0, 5, 6]), torch.tensor([0, 4, 9], dtype=torch.int32)
+    forward = [torch.randn(3, 2, 8), *(torch.full((1,), float(number)) for number in range(4))]
+    backward = [torch.randn(3, 2, 8), *(torch.randn(9, 2, 8) for _ in range(2))]
+    fake = SimpleNamespace(
+        _flash_attention_forward=stand_in("_flash_attention_forward", forward),
+        _flash_attention_backward=stand_in("_flash_attention_backward", backward),
+    )
+    monkeypatch.setattr(torch.ops, "aten", fake)
+    layout = AttentionLayout.of(cu_seqlens, rows, max_length=5)
+    queries = query[rows]
+    context = flash(queries, key, value, layout, 0.25)
+    weight = torch.randn_like(context)
+    gradients = torch.autograd.grad((context * weight).sum(), [queries, key, value])
+    assert all(torch.equal(found, expected) for found, expected in zip(gradients, backward, strict=True))
+    there, back = given["_flash_attention_forward"], given["_flash_attention_backward"]
+    for told in (there, back):
+        assert told["cum_seq_q"].tolist() == [0, 1, 3]
+        assert told["cum_seq_k"].tolist() == [0, 4, 9]
+        assert (told["max_q"], told["max_k"], told["dropout_p"], told["is_causal"]) == (5, 5, 0.25, False)
+        assert all(torch.equal(told[name], each) for name, each in (("query", queries), ("key", key), ("value", value)))
+    assert there["return_debug_mask"] is False
+    assert torch.equal(back["grad_out"], weight)
+    names = ("out", "logsumexp", "rng_state", "unused")
+    assert all(torch.equal(back[name], each) for name, each in zip(names, forward, strict=False))

@@ -5,6 +5,7 @@ import os
 import pytest
 import torch
 
+from bertwright.errors import BertwrightError
 from bertwright.model import machine
 
 CPU = torch.device("cpu")
@@ -81,3 +82,42 @@ def test_the_peak_is_measured_once(monkeypatch):
     assert machine.peak_flops(CPU, torch.float32) == machine.peak_flops(CPU, torch.float32) > 0
     assert len(shapes) == 2, "one product, measured once"
     machine.peak_flops.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [
+        ("NVIDIA H200", 989.4e12),
+        ("NVIDIA H100 80GB HBM3", 989.4e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA L4", 121e12),
+        ("NVIDIA L40S", 362e12),
+        ("NVIDIA H200 MIG 1g.18gb", None),
+        ("NVIDIA L400", None),
+        ("Tesla T4", None),
+    ],
+)
+def test_the_peak_of_a_gpu_is_its_data_sheets(name, peak):
+    assert machine.known_peak(name) == peak
+
+
+def test_a_cpu_compiles_nothing():
+    assert not machine.compiles("auto", CPU)
+    assert not machine.compiles("off", CPU)
+    with pytest.raises(BertwrightError, match="--compile on needs a CUDA device"):
+        machine.compiles("on", CPU)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found", "expected"), [("auto", True, True), ("auto", False, False), ("off", True, False)]
+)
+def test_a_gpu_compiles_where_triton_is_there(wanted, found, expected, monkeypatch):
+    monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: object() if found else None)
+    assert machine.compiles(wanted, torch.device("cuda")) == expected
+
+
+def test_a_gpu_without_triton_says_so(monkeypatch):
+    monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(BertwrightError, match="--compile on needs the package triton"):
+        machine.compiles("on", torch.device("cuda"))

@@ -9,6 +9,7 @@ nobody reads (`Batch.padded`). No part of a layer that is compiled falls back to
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ _MOST_SHAPES = 1_024
 """Shapes that are compiled before torch gives up; those of a run are the multiples up to its micro-batches."""
 
 
-def compile_layers(model: Bert, backend: str = "inductor") -> None:
+def compile_layers(model: Bert, backend: str | Callable[..., Any] = "inductor") -> None:
     """Compile the layers of a model, in place, when they are first run.
 
     Args:
