@@ -72,8 +72,6 @@ def reproduce(
         lang: Language of tables and reports, en or zh; by default that of the locale.
     """
     chosen, size = get_experiment(experiment), get_scale(scale)
-    from bertwright.reproduce.engine import run_experiment
-    from bertwright.reproduce.tables import TABLE_FILES
     from bertwright.reproduce.workbench import Order
 
     order = Order(
@@ -83,23 +81,30 @@ def reproduce(
     )  # fmt: skip
     if plan:
         _plan(order, probe_seconds, language(lang), output)
-        return
-    shown = view.TrainingView(language(lang), quiet=output.quiet)
+    else:
+        _run(order, language(lang), output)
+
+
+def _run(order: Order, lang: Lang, output: Output) -> None:
+    from bertwright.reproduce.engine import run_experiment
+    from bertwright.reproduce.tables import TABLE_FILES
+
+    shown = view.TrainingView(lang, quiet=output.quiet)
 
     def tell(event: Event) -> None:
         if event["kind"] != "run":
             shown(event)
         elif not output.quiet:
-            console.err.print(_progress(event, language(lang)), style="bold")
+            console.err.print(_progress(event, lang), style="bold")
 
     with shown:
-        results = run_experiment(order, lang=language(lang), on_event=tell)
+        results = run_experiment(order, lang=lang, on_event=tell)
     if output.json:
         print_json(results.to_json())
         return
-    _print(results, language(lang))
-    paths = ", ".join(str(out / name) for name in TABLE_FILES)
-    console.err.print(say("reproduce_saved", language(lang), paths=paths))
+    _print(results, lang)
+    paths = ", ".join(str(order.out / name) for name in TABLE_FILES)
+    console.err.print(say("reproduce_saved", lang, paths=paths))
 
 
 def _split(words: tuple[str, ...]) -> tuple[str, ...]:

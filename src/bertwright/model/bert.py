@@ -110,24 +110,20 @@ class Layer(nn.Module):
         self, x: Float[Tensor, "N H"], layout: AttentionLayout, rows: Int[Tensor, "R"] | None = None
     ) -> Float[Tensor, "R H"]:
         """Return the next hidden state of the needed rows (all, where None)."""
-        attended = self.attention(x, layout, rows)
-        residual = x if rows is None else x.index_select(0, rows)
-        return self.after_attention(attended, residual)
+        return self.after_attention(self.attention(x, layout, rows), x if rows is None else x.index_select(0, rows))
 
     def after_attention(self, attended: Float[Tensor, "R H"], residual: Float[Tensor, "R H"]) -> Float[Tensor, "R H"]:
         """Return what becomes of each row by itself, once attention has looked at all: what can be compiled."""
         x = self.attention_norm(dropout_add(attended, residual, self.dropout_prob, self.training))
-        output: Tensor = self.output_norm(
-            dropout_add(self.down(self.activation(self.up(x))), x, self.dropout_prob, self.training)
-        )
+        wide = self.activation(self.up(x))
+        output: Tensor = self.output_norm(dropout_add(self.down(wide), x, self.dropout_prob, self.training))
         return output
 
 
 class PreNormLayer(nn.Module):
     """A layer that normalises what goes into attention and feed-forward; what they add to is never normalised.
 
-    Differs: the paper's `Layer` normalises the sums. Xiong et al. 2020, *On Layer Normalization in the Transformer
-        Architecture*; the layout is that of Megatron's BERT (Shoeybi et al. 2019), which Hugging Face's library has.
+    Differs: the paper's `Layer` normalises the sums. The layout is that of Megatron's BERT (Shoeybi et al. 2019).
     """
 
     def __init__(self, config: BertConfig) -> None:

@@ -7,6 +7,7 @@ pretrain(recipe.model, PretrainConfig(steps=20_000, lr=1e-3), data=Path("shards"
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -129,14 +130,8 @@ def _pretrain(
     with group.led(create, partial(Follower, out)) as run:
         manifest = dataclasses.asdict(shards.manifest)
         run.write_json("data.json", {key: value for key, value in manifest.items() if key != "files"})
-        if config.whole_word and not train.phases[0].loader.causal:
-            how = shards.manifest.config.whole_word
-            on_event({"kind": "message", "text": f"masks hide whole words ({how})"})
-        if (parts := len(train.batches_at(0, 0).micro_batches)) < group.size:
-            what = f"a step has {parts} micro-batches for {group.size} processes: some have nothing to do"
-            on_event({"kind": "message", "text": f"{what}; lower --micro-batch-tokens"})
-        if train.phases[0].held_out is None:
-            on_event({"kind": "message", "text": "the shards have no held-out split: nothing is evaluated"})
+        for text in _messages(setup, group):
+            on_event({"kind": "message", "text": text})
         fit(
             bert,
             objective,
@@ -153,6 +148,18 @@ def _pretrain(
             save_model(trained, folder, wordpiece=shards.wordpiece)
             run.write_json("samples.json", _samples(trained.eval(), shards))
     return folder
+
+
+def _messages(setup: Setup, group: Group) -> Iterator[str]:
+    """Yield what a person should know before the first step."""
+    train = setup.train
+    if setup.config.whole_word and not train.phases[0].loader.causal:
+        yield f"masks hide whole words ({setup.shards.manifest.config.whole_word})"
+    if (parts := len(train.batches_at(0, 0).micro_batches)) < group.size:
+        what = f"a step has {parts} micro-batches for {group.size} processes: some have nothing to do"
+        yield f"{what}; lower --micro-batch-tokens"
+    if train.phases[0].held_out is None:
+        yield "the shards have no held-out split: nothing is evaluated"
 
 
 @torch.no_grad()
