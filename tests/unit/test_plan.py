@@ -115,6 +115,51 @@ def test_cropped_examples_are_a_phase_of_their_own(shards: Path) -> None:
     assert plan.flops["per_token"] * plan.data["tokens_seen"] == pytest.approx(plan.flops["per_run"])
 
 
+MODERN = {
+    "optimizer": "muon", "mask_prob": 0.3, "mask_prob_end": 0.15, "batch_ramp_ratio": 0.4, "batch_ramp_start": 0.25,
+    "schedule": "trapezoid",
+}  # fmt: skip
+
+
+def test_a_modern_runs_parts_are_those_of_a_real_one(shards: Path, tmp_path: Path) -> None:
+    shape, config = dataclasses.replace(SHAPE, norm_first=True), dataclasses.replace(DIALS, **MODERN)
+    plan = plan_pretraining(shape, config, data=shards, probe_seconds=0)
+    task = OBJECTIVES["mlm+nsp"]()
+    model = Bert(plan.model, task.heads(plan.model))
+    assert sum(plan.parameters.values()) == sum(parameter.numel() for parameter in model.parameters())
+    assert plan.parameters["norm"] == 2 * SHAPE.hidden_size
+    moments = BertAdam(model, plan.config).state().values()
+    assert plan.memory["moments"] == sum(tensor.nbytes for tensor in moments)
+    assert plan.memory["moments"] < 2 * plan.memory["weights"], "Muon keeps one moment"
+    folder = pretrain(shape, plan.config, data=shards, out=tmp_path / "run")
+    [newest, *_] = sorted((tmp_path / "run/checkpoints").glob("step-*"), reverse=True)
+    assert 0 <= sum(file.stat().st_size for file in newest.iterdir()) - plan.disk["checkpoint"] < OVERHEAD
+    assert 0 <= (folder / "model.safetensors").stat().st_size - plan.disk["model"] < OVERHEAD
+
+
+def test_growing_batches_are_a_phase_of_their_own(shards: Path) -> None:
+    plan = planned(shards, steps=100, **MODERN | {"short_ratio": 0.2, "short_length": 16})
+    assert [(phase.name, phase.steps, phase.growing) for phase in plan.phases] == [
+        ("short", 20, True), ("whole", 20, True), ("whole", 60, False),
+    ]  # fmt: skip
+    assert [phase.batch_share for phase in plan.phases] == pytest.approx([0.4375, 0.8125, 1.0], abs=0.02)
+    assert [phase.mask_prob for phase in plan.phases] == pytest.approx([0.285, 0.255, 0.195], abs=0.002)
+    setup = module.assemble(SHAPE, plan.config, torch.device("cpu"), data=shards, init=None, on_event=print)
+    position = tokens = 0
+    for number in range(100):
+        step = setup.train.batches_at(position, number)
+        position, tokens = step.next_position, tokens + step.num_tokens
+    assert plan.data["tokens_seen"] == pytest.approx(tokens, rel=0.03)
+    assert plan.data["epochs"] == pytest.approx(position / plan.data["examples"], rel=0.03)
+
+
+def test_the_probe_of_growing_batches_has_their_mean_size(shards: Path) -> None:
+    plan = planned(shards, probe_seconds=0.5, batch_tokens=512, **MODERN)
+    assert plan.probe is not None
+    assert len(plan.probe.speeds) == len(plan.phases) == 2
+    assert plan.probe.extras is None
+
+
 def test_levels_of_chance_come_from_the_shards(shards: Path) -> None:
     chance = planned(shards).chance
     split = ShardSet.open(shards).split("train")

@@ -246,7 +246,7 @@ class Phases:
 
     def batches_at(self, position: int, step: int) -> StepBatch:
         """Return the batch of a step, which starts at a position of its phase."""
-        found, following = self.at(step).loader.batches_at(position), self.at(step + 1)
+        found, following = self.at(step).loader.batches_at(position, step), self.at(step + 1)
         changes = following is not self.at(step) and following.from_start
         return replace(found, next_position=0) if changes else found
 
