@@ -25,7 +25,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
-os.environ["CUDA_VISIBLE_DEVICES"] = ""  # these are figures of the processor
+if "BERTWRIGHT_BENCH_GPU" not in os.environ:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # these are figures of the processor
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
