@@ -37,6 +37,7 @@ INSTALL = "pip install 'bertwright[ray]'"
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # or it warns that it will be so one day
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # it writes of its workers' deaths to standard output
     "RAY_worker_niceness": "0",  # of a Ray started here: its workers are no less urgent than the command itself
 }
 _RETRIES = 3

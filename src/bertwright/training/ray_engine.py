@@ -184,8 +184,11 @@ class _RayFailedError(Exception):
         failures = getattr(error, "worker_failures", None)
         self.of_worker = failures is not None
         """Whether a worker failed, and not the start of all of them."""
-        first = failures[min(failures)] if failures else getattr(error, "controller_failure", error)
-        super().__init__((str(first).strip().splitlines() or [type(first).__name__])[-1])
+        causes = [*failures.values()] if failures else [getattr(error, "controller_failure", error)]
+        # A process that is gone is the cause of what the others met with.
+        causes.sort(key=lambda each: not type(each).__name__.startswith("WorkerHealthCheck"))
+        last = (str(causes[0]).strip().splitlines() or [type(causes[0]).__name__])[-1]
+        super().__init__(last.split(". ")[0])
 
 
 class _Thread(threading.Thread):
