@@ -20,7 +20,7 @@ PRETRAIN = (
     " --eval-tokens 400 --checkpoint-every 5 --threads 1 --precision fp32"
 )
 MOST_SECONDS = 300
-MUON_TOLERANCE = 2e-3
+MUON_TOLERANCE = 5e-4
 DEATH_SECONDS = 30
 """What a death may take until all others have ended."""
 
