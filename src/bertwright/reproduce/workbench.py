@@ -77,7 +77,7 @@ class Workbench:
 
     def __init__(self, order: Order) -> None:
         self.order = order
-        self.out = order.out.resolve()
+        self.out = order.out
         order.experiment.chosen_rows(order.only)
         self.shards = ShardSet.open(order.data)
         self.single = None if order.data_single is None else ShardSet.open(order.data_single)
@@ -131,7 +131,7 @@ class Workbench:
     def folder(self, run: Training) -> Path:
         """Return a training's run folder."""
         if isinstance(run, PretrainRun):
-            return (self.order.models or self.out / "pretrain").resolve() / run.folder
+            return (self.order.models or self.out / "pretrain") / run.folder
         return self.out / "finetune" / run.folder
 
     def model(self, run: PretrainRun) -> BertConfig:
