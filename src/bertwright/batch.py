@@ -12,7 +12,7 @@ from typing import NamedTuple, overload
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -167,6 +167,15 @@ class LossTerm(NamedTuple):
     """How many."""
 
 
+class TokenScores(NamedTuple):
+    """What became of every predicted token, in the order of the batch's `masked_rows`."""
+
+    losses: Float[Tensor, "M"]
+    """Cross-entropy of each, fp32, without a gradient."""
+    right: Bool[Tensor, "M"]
+    """Whether the likeliest entry of the vocabulary was the right one."""
+
+
 class StepOutput(NamedTuple):
     """What an objective says about one batch."""
 
@@ -174,3 +183,5 @@ class StepOutput(NamedTuple):
     """Terms that are minimised: their means are added."""
     metrics: dict[str, LossTerm]
     """Terms that are only reported, such as the number of right answers."""
+    tokens: TokenScores | None = None
+    """The same token by token, of an objective that predicts tokens; for an evaluation to sort them."""

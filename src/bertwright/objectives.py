@@ -11,7 +11,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 import torch
 import torch.nn.functional as F
 
-from bertwright.batch import Batch, LossTerm, StepOutput
+from bertwright.batch import Batch, LossTerm, StepOutput, TokenScores
 from bertwright.config import BertConfig, ObjectiveName
 from bertwright.model.bert import Bert
 from bertwright.model.heads import Head, MaskedLMHead, NextSentenceHead
@@ -55,9 +55,10 @@ class MaskedLM:
     def _token_loss(self, model: Bert, batch: Batch, hidden: torch.Tensor) -> StepOutput:
         head, labels = model.heads["mlm"], batch.targets["masked_labels"]
         assert isinstance(head, MaskedLMHead)
-        total, correct = head.loss(hidden, labels)
-        loss, accuracy = LossTerm(total, labels.shape[0]), LossTerm(correct.float(), labels.shape[0])
-        return StepOutput({f"{self.tokens}_loss": loss}, {f"{self.tokens}_accuracy": accuracy})
+        total, losses, right = head.loss(hidden, labels)
+        loss, accuracy = LossTerm(total, labels.shape[0]), LossTerm(right.sum().float(), labels.shape[0])
+        each = TokenScores(losses, right)
+        return StepOutput({f"{self.tokens}_loss": loss}, {f"{self.tokens}_accuracy": accuracy}, each)
 
 
 class MaskedLMAndNextSentence(MaskedLM):

@@ -63,6 +63,9 @@ class Part:
     tiles: list[tuple[str, str]] = field(default_factory=list)
     trials: sections.Table | None = None
     charts: list[Chart] = field(default_factory=list)
+    breakdown: list[sections.Table] = field(default_factory=list)
+    """Which tokens are predicted well, sorted in several ways."""
+    breakdown_note: str = ""
     samples: list[Row] = field(default_factory=list)
     epochs: sections.Table | None = None
     evaluation: Row = field(default_factory=dict)
@@ -126,6 +129,8 @@ def part_of(run: Path, lang: Lang, *, title: str | None = None) -> Part:
     part.restarts = [problem for each in spoilt if (problem := _problem(each, lang))]
     part.tiles = _tiles(train, evals, best, lang)
     part.charts = _charts(train, evals, lang)
+    if evals and (tables := sections.breakdown_tables(evals[-1], lang)):
+        part.breakdown, part.breakdown_note = tables, say("report_breakdown_note", lang, step=evals[-1]["step"])
     part.samples = _read(run / "samples.json", [])
     part.trials = sections.trials_table(trials, lang)
     part.epochs = None if pretraining else sections.epochs_table(evals, best, lang)

@@ -106,6 +106,26 @@ def epochs_table(evals: Sequence[Row], best: Row | None, lang: Lang) -> Table | 
     return Table(columns + [(score_label(name, lang), True) for name in names], rows, place)
 
 
+def breakdown_tables(row: Row, lang: Lang) -> list[Table]:
+    """Return the loss and accuracy of predicted tokens by length, by what was shown, and by kind.
+
+    Args:
+        row: of an evaluation; its keys are as in `training.breakdown`.
+    """
+    tables: dict[str, Table] = {}
+    for key, count in row.items():
+        name, *sorting = key.split("/")
+        if not name.endswith("_tokens") or len(sorting) != 2 or f"by_{sorting[0]}" not in MESSAGES:
+            continue
+        by, member = sorting
+        loss, accuracy = (row.get(key.replace("_tokens", what, 1)) for what in ("_loss", "_accuracy"))
+        heads = [(f"by_{by}", False), ("report_tokens", True), ("loss", True), ("accuracy", True)]
+        table = tables.setdefault(by, Table([(say(head, lang), number) for head, number in heads], []))
+        label = say(f"{by}_{member}", lang) if f"{by}_{member}" in MESSAGES else member.replace("-", "–")
+        table.rows.append([label, f"{count:,}", "–" if loss is None else f"{loss:.3f}", _score("accuracy", accuracy)])
+    return list(tables.values())
+
+
 def trials_table(trials: Row, lang: Lang) -> Table | None:
     """Return settings and the mean and deviation of their scores over seeds, best first, as in trials.json."""
     settings: Sequence[Row] = trials.get("rows", [])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from bertwright.batch import Batch
@@ -68,8 +68,10 @@ class MaskedLMHead(Head):
         x = self._transformed(hidden)
         return F.linear(x, self.decoder_weight.to(x.dtype), self.decoder_bias.to(x.dtype)).float()
 
-    def loss(self, hidden: Float[Tensor, "M H"], labels: Int[Tensor, "M"]) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
-        """Return the summed cross-entropy and the number of right answers, without keeping the logits."""
+    def loss(
+        self, hidden: Float[Tensor, "M H"], labels: Int[Tensor, "M"]
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "M"], Bool[Tensor, "M"]]:
+        """Return the summed cross-entropy, that of each row, and whether its answer is right; no logits are kept."""
         return linear_cross_entropy(self._transformed(hidden), self.decoder_weight, self.decoder_bias, labels)
 
     def _transformed(self, hidden: Tensor) -> Tensor:

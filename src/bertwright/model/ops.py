@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 _CHUNK_ELEMENTS = 2**22
@@ -65,8 +65,10 @@ def in_order(rows: Int[Tensor, "R"]) -> tuple[Int[Tensor, "U"], Int[Tensor, "R"]
 
 def linear_cross_entropy(
     hidden: Float[Tensor, "M H"], weight: Float[Tensor, "V H"], bias: Float[Tensor, "V"], labels: Int[Tensor, "M"]
-) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
-    """Return the summed cross-entropy of `hidden @ weight.T + bias`, and how many rows have their label on top.
+) -> tuple[Float[Tensor, ""], Float[Tensor, "M"], Bool[Tensor, "M"]]:
+    """Return the summed cross-entropy of `hidden @ weight.T + bias`, that of each row, and whether its label is on top.
+
+    The sum alone has a gradient.
 
     Args:
         hidden: in the compute dtype; the product is taken in it, softmax and loss in fp32.
@@ -74,25 +76,28 @@ def linear_cross_entropy(
         bias: likewise.
         labels: int64, every one a class.
     """
-    total, correct = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+    total, losses, right = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
         hidden, weight.to(hidden.dtype), bias.to(hidden.dtype), labels
     )
-    return total, correct
+    return total, losses, right
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     """The gradients are taken with the loss, up to the factor that `backward` is told: no logits are kept for it."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         needs_grad = any(ctx.needs_input_grad)
         rows = max(1, BLOCK_ELEMENTS // weight.shape[0])
-        total, correct = hidden.new_zeros((), dtype=torch.float32), labels.new_zeros(())
+        losses, right = torch.empty_like(labels, dtype=torch.float32), torch.empty_like(labels, dtype=torch.bool)
         d_hidden = torch.empty_like(hidden) if needs_grad else hidden
         d_weight, d_bias = (torch.zeros_like(x, dtype=torch.float32) if needs_grad else x for x in (weight, bias))
-        for some, some_labels, d_some in zip(*(x.split(rows) for x in (hidden, labels, d_hidden)), strict=True):
+        every = (hidden, labels, d_hidden, losses, right)
+        for some, some_labels, d_some, *found in zip(*(x.split(rows) for x in every), strict=True):
             logits = F.linear(some, weight, bias)
-            _cross_entropy(logits, some_labels, total, correct, needs_grad=needs_grad)
+            _cross_entropy(logits, some_labels, *found, needs_grad=needs_grad)
             if needs_grad:
                 torch.mm(logits, weight, out=d_some)
                 d_weight += logits.T @ some
@@ -100,8 +105,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             del logits  # before the next block's are made
         if needs_grad:
             ctx.save_for_backward(d_hidden, d_weight.to(weight.dtype), d_bias.to(bias.dtype))
-        ctx.mark_non_differentiable(correct)
-        return total, correct
+        ctx.mark_non_differentiable(losses, right)
+        return losses.sum(), losses, right
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
@@ -109,16 +114,17 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return d_hidden, d_weight, d_bias, None
 
 
-def _cross_entropy(logits: Tensor, labels: Tensor, total: Tensor, correct: Tensor, *, needs_grad: bool) -> None:
-    """Add to the total and to the right answers; leave the total's gradient where the logits were, if asked to."""
+def _cross_entropy(logits: Tensor, labels: Tensor, losses: Tensor, right: Tensor, *, needs_grad: bool) -> None:
+    """Write down losses and right answers; leave the gradient of the losses' sum where the logits were, if asked to."""
     rows = max(1, _CHUNK_ELEMENTS // logits.shape[1])
-    for some_logits, some_labels in zip(logits.split(rows), labels.split(rows), strict=True):
+    every = (logits, labels, losses, right)
+    for some_logits, some_labels, some_losses, some_right in zip(*(x.split(rows) for x in every), strict=True):
         column = some_labels.unsqueeze(1)
         top, best = some_logits.max(1, keepdim=True)
-        correct += (best == column).sum()
+        some_right.copy_((best == column).squeeze(1))
         probs = torch.softmax(some_logits, 1, dtype=torch.float32)
         log_sum_exp = top.float() - probs.gather(1, best).log()  # the top probability is at least 1 / V: a safe log
-        total += (log_sum_exp - some_logits.gather(1, column).float()).sum()
+        some_losses.copy_((log_sum_exp - some_logits.gather(1, column).float()).squeeze(1))
         if needs_grad:  # d total / d logits = softmax - one-hot
             probs.scatter_add_(1, column, probs.new_full(column.shape, -1.0))
             some_logits.copy_(probs)

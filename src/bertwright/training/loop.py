@@ -30,6 +30,7 @@ from bertwright.model.bert import Bert
 from bertwright.model.flops import training_flops
 from bertwright.objectives import Objective
 from bertwright.training.ahead import ahead
+from bertwright.training.breakdown import Breakdown
 from bertwright.training.checkpoint import Event, Follower, OnEvent, RunFolder, State
 from bertwright.training.distributed import ALONE, Group
 from bertwright.training.optim import BertAdam, learning_rate
@@ -210,19 +211,29 @@ def num_parameters(model: Bert) -> int:
 
 
 def evaluate_means(
-    model: Bert, objective: Objective, batches: Sequence[Batch], group: Group = ALONE
+    model: Bert,
+    objective: Objective,
+    batches: Sequence[Batch],
+    group: Group = ALONE,
+    breakdown: Breakdown | None = None,
 ) -> dict[str, float]:
-    """Return an objective's mean losses and metrics over batches, without training; each process does its own."""
+    """Return an objective's mean losses and metrics over batches, without training; each process does its own.
+
+    With a breakdown, also the same for each of its groups of predicted tokens.
+    """
     device = next(model.parameters()).device
     meter = _Meter(model.config, 1.0)
     model.eval()
     with torch.inference_mode():
         for number in group.own(len(batches)):
             batch = batches[number]
-            meter.add(batch, group.run(objective, model, batch.to(device)))
+            output = group.run(objective, model, batch.to(device))
+            meter.add(batch, output)
+            if breakdown is not None and output.tokens is not None:
+                breakdown.add(batch, output.tokens)
         for _ in range(group.idle_turns(len(batches))):
             group.run(objective, model, batches[0].to(device))
-    return means(meter.sums, group)
+    return means(meter.sums, group) | (breakdown.means(group) if breakdown is not None else {})
 
 
 def means(sums: Mapping[str, Sequence[Any]], group: Group) -> dict[str, float]:

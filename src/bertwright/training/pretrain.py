@@ -32,6 +32,7 @@ from bertwright.model.weights import load_model, save_model
 from bertwright.objectives import OBJECTIVES, Objective
 from bertwright.predict import Predictor
 from bertwright.text.wordpiece import WordPiece
+from bertwright.training.breakdown import Breakdown
 from bertwright.training.checkpoint import Event, Follower, OnEvent, RunFolder
 from bertwright.training.distributed import Group, join
 from bertwright.training.loop import evaluate_means, fit
@@ -118,12 +119,13 @@ def _pretrain(
         from bertwright.training.sharding import shard  # takes a second, of those who want it
 
         group = shard(group, bert)
+    breakdown = Breakdown(shards.wordpiece, config.objective.partition("+")[0])
 
     def evaluate(step: int) -> dict[str, float]:
         held_out = train.at(step - 1).held_out
         if held_out is None:
             return {}
-        return evaluate_means(bert, objective, held_out.eval_batches(config.eval_tokens), group)
+        return evaluate_means(bert, objective, held_out.eval_batches(config.eval_tokens), group, breakdown)
 
     run_config, folder = _run_config(setup, init, budget_seconds), out / "model"
     create = partial(RunFolder.create, out, run_config, resume=resume, tensorboard=config.tensorboard)
