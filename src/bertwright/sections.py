@@ -114,11 +114,11 @@ def breakdown_tables(row: Row, lang: Lang) -> list[Table]:
     """
     tables: dict[str, Table] = {}
     for key, count in row.items():
-        name, *sorting = key.split("/")
-        if not name.endswith("_tokens") or len(sorting) != 2 or f"by_{sorting[0]}" not in MESSAGES:
+        by, _, rest = key.partition("/")
+        member, _, name = rest.partition("/")
+        if f"by_{by}" not in MESSAGES or not name.endswith("_tokens"):
             continue
-        by, member = sorting
-        loss, accuracy = (row.get(key.replace("_tokens", what, 1)) for what in ("_loss", "_accuracy"))
+        loss, accuracy = (row.get(key.removesuffix("tokens") + what) for what in ("loss", "accuracy"))
         heads = [(f"by_{by}", False), ("report_tokens", True), ("loss", True), ("accuracy", True)]
         table = tables.setdefault(by, Table([(say(head, lang), number) for head, number in heads], []))
         label = say(f"{by}_{member}", lang) if f"{by}_{member}" in MESSAGES else member.replace("-", "–")

@@ -111,12 +111,12 @@ def test_it_is_a_plain_count(objective, shards):
     model, batches, found = evaluated(shards, objective)
     expected = counted(model, batches, objective)
     assert {"length/1-32", "length/33-64", "length/65-128", "kind/word", "kind/chinese"} <= {*expected}
-    assert {key.partition("/")[2] for key in found if "/" in key} == {*expected}
+    assert {key.rpartition("/")[0] for key in found if "/" in key} == {*expected}
     assert ("shown/mask" in expected) == (objective == "mlm")
     for group, (loss, right, count) in expected.items():
-        assert found[f"{objective}_tokens/{group}"] == count
-        assert found[f"{objective}_loss/{group}"] == pytest.approx(loss / count, rel=1e-5, abs=ROUNDING)
-        assert found[f"{objective}_accuracy/{group}"] == pytest.approx(right / count, abs=ROUNDING)
+        assert found[f"{group}/{objective}_tokens"] == count
+        assert found[f"{group}/{objective}_loss"] == pytest.approx(loss / count, rel=1e-5, abs=ROUNDING)
+        assert found[f"{group}/{objective}_accuracy"] == pytest.approx(right / count, abs=ROUNDING)
 
 
 @pytest.mark.parametrize("objective", ["mlm", "ltr"])
@@ -124,11 +124,11 @@ def test_the_parts_add_up_to_the_whole(objective, shards):
     _, batches, found = evaluated(shards, objective)
     predicted = sum(batch.targets["masked_rows"].shape[0] for batch in batches)
     for sorting in ("length", "kind", *(["shown"] if objective == "mlm" else [])):
-        prefix = f"{objective}_tokens/{sorting}/"
-        counts = {key.removeprefix(prefix): count for key, count in found.items() if key.startswith(prefix)}
+        names = [key.rpartition("/")[0] for key in found if key.startswith(f"{sorting}/") and key.endswith("_tokens")]
+        counts = {name: found[f"{name}/{objective}_tokens"] for name in names}
         assert sum(counts.values()) == predicted
         for what in ("loss", "accuracy"):
-            total = sum(found[f"{objective}_{what}/{sorting}/{name}"] * count for name, count in counts.items())
+            total = sum(found[f"{name}/{objective}_{what}"] * count for name, count in counts.items())
             assert total / predicted == pytest.approx(found[f"{objective}_{what}"], rel=1e-5, abs=ROUNDING)
 
 
@@ -161,14 +161,14 @@ def test_several_processes_add_their_sums_and_one_may_lack_a_group():
     here = breakdown([VOCABULARY.mask_id, number], [word, number], [2.0, 8.0], [False, True])
     there = breakdown([word] * 40, [word] * 40, [1.0] * 40, [True] * 40)
     found = here.means(Two(dict(there._sums)))
-    assert found["mlm_tokens/kind/word"] == 41
-    assert found["mlm_loss/kind/word"] == pytest.approx(42 / 41, abs=ROUNDING)
-    assert found["mlm_accuracy/kind/number"] == 1.0
-    assert [found[f"mlm_tokens/shown/{name}"] for name in ("mask", "unchanged")] == [1, 41]
-    assert "mlm_tokens/shown/random" not in found
-    assert [key for key in found if key.startswith("mlm_tokens/length")] == [
-        "mlm_tokens/length/1-32",
-        "mlm_tokens/length/33-64",
+    assert found["kind/word/mlm_tokens"] == 41
+    assert found["kind/word/mlm_loss"] == pytest.approx(42 / 41, abs=ROUNDING)
+    assert found["kind/number/mlm_accuracy"] == 1.0
+    assert [found[f"shown/{name}/mlm_tokens"] for name in ("mask", "unchanged")] == [1, 41]
+    assert "shown/random/mlm_tokens" not in found
+    assert [key for key in found if key.startswith("length") and key.endswith("tokens")] == [
+        "length/1-32/mlm_tokens",
+        "length/33-64/mlm_tokens",
     ]
     assert here.means() == {}, "it starts anew"
 
@@ -190,11 +190,11 @@ def test_a_run_tells_it_in_its_rows_and_its_report(lang, shards, tmp_path):
     evals, train = ([row for row in rows if row["kind"] == kind] for kind in ("eval", "train"))
     assert len(evals) == 2
     assert not [key for row in train for key in row if "/" in key], "training steps are not sorted"
-    assert all(f"mlm_{what}/shown/mask" in row for row in evals for what in ("loss", "accuracy", "tokens"))
+    assert all(f"shown/mask/mlm_{what}" in row for row in evals for what in ("loss", "accuracy", "tokens"))
     assert all(math.isfinite(value) for row in evals for key, value in row.items() if key != "kind")
-    assert evals[0]["mlm_tokens/kind/word"] == evals[1]["mlm_tokens/kind/word"], "the same tokens every time"
+    assert evals[0]["kind/word/mlm_tokens"] == evals[1]["kind/word/mlm_tokens"], "the same tokens every time"
     page = write_report(tmp_path / "run", lang=lang).read_text(encoding="utf-8")
-    accuracy = 100 * evals[1]["mlm_accuracy/shown/mask"]
+    accuracy = 100 * evals[1]["shown/mask/mlm_accuracy"]
     for words in ("33–64", "Chinese character", "random token") if lang == "en" else ("33–64", "汉字", "随机词元"):
         assert words in page
     assert f"{accuracy:.1f}\u202f%" in page

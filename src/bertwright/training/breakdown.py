@@ -2,14 +2,14 @@
 
     breakdown = Breakdown(wordpiece, "mlm")
     breakdown.add(batch, objective(model, batch).tokens)
-    breakdown.means()["mlm_accuracy/shown/mask"]    # of the tokens that were hidden
+    breakdown.means()["shown/mask/mlm_accuracy"]    # of the tokens that were hidden
 
-`mlm_loss`, `mlm_accuracy` and `mlm_tokens`, how many were predicted, each stand before these:
+Each of these stands before `/mlm_loss`, `/mlm_accuracy` and `/mlm_tokens`, how many were predicted:
 
-- `/length/33-64`: in sequences of so many tokens, [CLS] and [SEP] included; the steps are 32, 64, 128, ...
-- `/shown/mask`, `/shown/random`, `/shown/unchanged`: what stood in the token's place. Not from left to right.
-- `/kind/word` (or its beginning), `/kind/piece` (`##`), `/kind/number`, `/kind/punctuation`, `/kind/chinese` (a
-  character), `/kind/other`: what the right answer is.
+- `length/33-64`: in sequences of so many tokens, [CLS] and [SEP] included; the steps are 32, 64, 128, ...
+- `shown/mask`, `shown/random`, `shown/unchanged`: what stood in the token's place. Not from left to right.
+- `kind/word` (or its beginning), `kind/piece` (`##`), `kind/number`, `kind/punctuation`, `kind/chinese` (a
+  character), `kind/other`: what the right answer is.
 """
 
 from __future__ import annotations
@@ -68,10 +68,10 @@ class Breakdown:
         totals, found = group.total(self._sums), {}
         self._sums.clear()
         for name in (f"{sorting}/{member}" for sorting, members in GROUPS.items() for member in members):
-            if count := int(totals.get(f"tokens/{name}", 0)):
+            if count := int(totals.get(f"{name}/tokens", 0)):
                 for what in ("loss", "accuracy"):
-                    found[f"{self.name}_{what}/{name}"] = round(totals[f"{what}/{name}"] / count, 6)
-                found[f"{self.name}_tokens/{name}"] = count
+                    found[f"{name}/{self.name}_{what}"] = round(totals[f"{name}/{what}"] / count, 6)
+                found[f"{name}/{self.name}_tokens"] = count
         return found
 
     def _shown(self, ids: Int[np.ndarray, "M"], labels: Int[np.ndarray, "M"]) -> Int[np.ndarray, "M"]:
@@ -83,7 +83,7 @@ class Breakdown:
         for what, each in values.items():
             sums = np.bincount(members, weights=each.double().cpu().numpy(), minlength=len(GROUPS[sorting]))
             for member, total in zip(GROUPS[sorting], sums.tolist(), strict=True):
-                self._sums[f"{what}/{sorting}/{member}"] += total
+                self._sums[f"{sorting}/{member}/{what}"] += total
 
 
 def token_kind(token: str) -> str:
