@@ -227,6 +227,10 @@ class TrainConfig:
     """What to do when a checkpoint cannot be written: `continue` goes on and tries again at the next one."""
     tensorboard: bool = False
     """Also write TensorBoard event files (needs `pip install bertwright[track]`)."""
+    mlflow: bool = False
+    """Also write to MLflow: files in the run folder, or where MLFLOW_TRACKING_URI says (`bertwright[mlflow]`)."""
+    wandb: bool = False
+    """Also write to Weights & Biases, as WANDB_MODE says; offline where nobody is logged in (`bertwright[wandb]`)."""
 
     def __post_init__(self) -> None:
         for name in ("lr", "muon_lr"):

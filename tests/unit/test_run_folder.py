@@ -313,17 +313,17 @@ def test_without_tensorboard_the_message_says_what_to_install(tmp_path, monkeypa
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(BertwrightError, match=r"TensorBoard is not installed\n  → pip install bertwright\[track\]"):
-        RunFolder.create(tmp_path / "run", CONFIG, resume=False, tensorboard=True)
+        RunFolder.create(tmp_path / "run", CONFIG, resume=False, boards=["tensorboard"])
     assert not (tmp_path / "run").exists(), "the same command works once it is installed"
 
 
 def test_rows_go_to_tensorboard_too(tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    with RunFolder.create(tmp_path / "run", CONFIG, resume=False, tensorboard=True) as run:
+    with RunFolder.create(tmp_path / "run", CONFIG, resume=False, boards=["tensorboard"]) as run:
         for step in (10, 20, 30):
             run.log({"kind": "train", "step": step, "mlm_loss": 9.0 - step / 10, "lr": 1e-4})
             run.log({"kind": "eval", "step": step, "mlm_loss": 8.0})
-    with RunFolder.create(tmp_path / "run", CONFIG, resume=True, tensorboard=True) as run:
+    with RunFolder.create(tmp_path / "run", CONFIG, resume=True, boards=["tensorboard"]) as run:
         run.forget_after(20)
         run.log({"kind": "train", "step": 30, "mlm_loss": 5.5, "lr": 1e-4})
     events = accumulator.EventAccumulator(str(tmp_path / "run/tensorboard")).Reload()

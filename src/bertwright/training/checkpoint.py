@@ -16,7 +16,7 @@ import json
 import logging
 import platform
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -27,7 +27,7 @@ from torch import Tensor
 from bertwright.errors import BertwrightError
 from bertwright.files import explain_os_errors, new_folder, sha256_of, sweep
 from bertwright.json_values import read_json
-from bertwright.training.board import TensorBoard
+from bertwright.training.board import BOARDS, Board, open_boards
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ MAY_CHANGE = frozenset(
         "async_checkpoints",
         "on_save_error",
         "restarts",
-        "tensorboard",
+        *BOARDS,
         "threads",
         "shard_weights",
         "data",
@@ -80,41 +80,41 @@ class RunFolder:
     Args:
         path: the folder.
         lock: an open file; whoever locks it may write.
-        board: where the rows of `metrics.jsonl` also go.
+        boards: where the rows of `metrics.jsonl` also go.
     """
 
-    def __init__(self, path: Path, lock: IO[str], board: TensorBoard | None = None) -> None:
+    def __init__(self, path: Path, lock: IO[str], boards: Sequence[Board] = ()) -> None:
         self.path = path
         self._lock = lock
-        self._board = board
+        self._boards = boards
 
     def __enter__(self) -> RunFolder:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._board is not None:
-            self._board.close()
+    def __exit__(self, error: object, *_: object) -> None:
+        for board in self._boards:
+            board.close(failed=error is not None)
         self._lock.close()
 
     @classmethod
-    def create(cls, path: Path, config: Mapping[str, Any], *, resume: bool, tensorboard: bool = False) -> RunFolder:
+    def create(cls, path: Path, config: Mapping[str, Any], *, resume: bool, boards: Sequence[str] = ()) -> RunFolder:
         """Lock a run folder and write its `config.json` and `versions.json`.
 
         Args:
             path: new or empty, unless resumed.
             config: everything the run is made from, as JSON values.
             resume: go on with a run that is there; a folder without one starts from the beginning.
-            tensorboard: also write TensorBoard event files, into `tensorboard`.
+            boards: names of where rows also go, of `board.BOARDS`.
 
         Raises:
             BertwrightError: another process writes there, a run is there and `resume` is not set, it was made with
-                another configuration, or TensorBoard is asked for and not installed.
+                another configuration, or a board is asked for and not installed.
         """
-        board = TensorBoard(path / "tensorboard") if tensorboard else None
+        opened = open_boards(boards, path, config)
         with explain_os_errors(path):
             path.mkdir(parents=True, exist_ok=True)
             lock = (path / "run.lock").open("w")
-        run = cls(path, lock, board)
+        run = cls(path, lock, opened)
         try:
             run._open(config, resume=resume)
         except BaseException:
@@ -149,7 +149,7 @@ class RunFolder:
         self.write_json("versions.json", versions())
 
     def _require_empty(self) -> None:
-        ours = {"run.lock", ".config.json.tmp", "tensorboard"}
+        ours = {"run.lock", ".config.json.tmp", *BOARDS}
         names = (file.name for file in self.path.iterdir() if not file.name.startswith(SET_ASIDE))
         others = sorted(set(names) - ours)
         if others:
@@ -165,16 +165,16 @@ class RunFolder:
             temporary.replace(self.path / name)
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Append a row to `metrics.jsonl`, and tell TensorBoard."""
+        """Append a row to `metrics.jsonl`, and tell the boards."""
         with explain_os_errors(self.path), (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
-        if self._board is not None:
-            self._board.log(row)
+        for board in self._boards:
+            board.log(row)
 
     def forget_after(self, step: int) -> None:
         """Drop the rows of `metrics.jsonl` that a resumed run will write again."""
-        if self._board is not None:
-            self._board.forget_after(step)
+        for board in self._boards:
+            board.forget_after(step)
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return

@@ -36,6 +36,7 @@ from bertwright.predict import Predictor
 from bertwright.tasks import Example, Task, TaskObjective, save_fine_tuned, task_to_json
 from bertwright.tasks.checking import check_examples
 from bertwright.text.wordpiece import WordPiece
+from bertwright.training.board import boards_of
 from bertwright.training.checkpoint import SET_ASIDE, OnEvent, RunFolder
 from bertwright.training.distributed import require_alone
 from bertwright.training.features import FeatureStream
@@ -220,7 +221,7 @@ class _Attempt:
         )
         steps = stream.steps_per_epoch * config.epochs
         with RunFolder.create(
-            self.out, self._run_config(config, source), resume=resume, tensorboard=config.tensorboard
+            self.out, self._run_config(config, source), resume=resume, boards=boards_of(config)
         ) as run:
             check = check_examples(self.task, train, features, wordpiece, dev=dev)
             run.write_json("data.json", check.to_json())

@@ -32,6 +32,7 @@ from bertwright.model.weights import load_model, save_model
 from bertwright.objectives import OBJECTIVES, Objective
 from bertwright.predict import Predictor
 from bertwright.text.wordpiece import WordPiece
+from bertwright.training.board import boards_of
 from bertwright.training.breakdown import Breakdown
 from bertwright.training.checkpoint import Event, Follower, OnEvent, RunFolder
 from bertwright.training.distributed import Group, join
@@ -128,7 +129,7 @@ def _pretrain(
         return evaluate_means(bert, objective, held_out.eval_batches(config.eval_tokens), group, breakdown)
 
     run_config, folder = _run_config(setup, init, budget_seconds), out / "model"
-    create = partial(RunFolder.create, out, run_config, resume=resume, tensorboard=config.tensorboard)
+    create = partial(RunFolder.create, out, run_config, resume=resume, boards=boards_of(config))
     with group.led(create, partial(Follower, out)) as run:
         manifest = dataclasses.asdict(shards.manifest)
         run.write_json("data.json", {key: value for key, value in manifest.items() if key != "files"})

@@ -221,7 +221,14 @@ def _speed(
                 raise _Enough
 
     endless = dataclasses.replace(
-        config, steps=_NO_END, log_every=1, eval_every=0, checkpoint_every=0, tensorboard=False
+        config,
+        steps=_NO_END,
+        log_every=1,
+        eval_every=0,
+        checkpoint_every=0,
+        tensorboard=False,
+        mlflow=False,
+        wandb=False,
     )
     try:
         shards, long_shards = data[0], data[1] if config.long_ratio == 1 else None
