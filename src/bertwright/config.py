@@ -305,6 +305,18 @@ class PretrainConfig(MaskingConfig, TrainConfig):
         )
         _require(0.0 < self.eval_mask_prob < 1.0, f"eval_mask_prob must lie in (0, 1), not {self.eval_mask_prob!r}")
         _require(self.short_length >= 8, f"short_length must be at least 8 tokens, not {self.short_length}")
+        if self.objective in LEFT_TO_RIGHT:
+            self._require_no_masks()
+
+    def _require_no_masks(self) -> None:
+        usual = {field.name: field.default for field in dataclasses.fields(MaskingConfig)} | {"static_masks": 0}
+        for name, value in usual.items():
+            given = getattr(self, name)
+            if given != value and given is not False:  # whole_word false asks for nothing
+                raise BertwrightError(
+                    f"{name} {given!r} means nothing to objective {self.objective!r}, which masks no token",
+                    fix=f"leave out --{name.replace('_', '-')}, or use --objective mlm",
+                )
 
     @property
     def masking(self) -> MaskingConfig:

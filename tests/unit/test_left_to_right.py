@@ -15,6 +15,7 @@ from bertwright.data.loader import PretrainLoader
 from bertwright.data.shards import ShardSet
 from bertwright.embedding import Embedder
 from bertwright.errors import BertwrightError
+from bertwright.json_values import from_dict
 from bertwright.model.bert import Bert
 from bertwright.model.heads import ClassificationHead, MaskedLMHead, NextSentenceHead
 from bertwright.model.layers import BiLSTM
@@ -234,6 +235,32 @@ def test_a_stopped_run_goes_on_bit_for_bit(objective, folders, tmp_path):
     pretrain(SHAPE, config, data=folders["mlm+nsp"], out=tmp_path / "parts", resume=True)
     for name in ("model/model.safetensors", "checkpoints/step-00000009/state.safetensors", "samples.json"):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(
+    "dials",
+    [
+        {"mask_prob": 0.3},
+        {"mask_token_prob": 0.5},
+        {"random_token_prob": 0.0},
+        {"whole_word": True},
+        {"mask_draw": "word"},
+        {"static_masks": 10},
+    ],
+    ids=lambda dials: next(iter(dials)),
+)
+@pytest.mark.parametrize("objective", ["ltr", "ltr+nsp"])
+def test_dials_of_masks_are_refused_by_name(objective, dials):
+    [name] = dials
+    with pytest.raises(BertwrightError, match=f"{name} .* means nothing to objective") as caught:
+        PretrainConfig(objective=objective, **dials)
+    assert f"leave out --{name.replace('_', '-')}" in caught.value.fix
+    assert getattr(PretrainConfig(objective="mlm", **dials), name) == dials[name]
+
+
+def test_a_saved_run_is_a_valid_configuration(trained):
+    saved = json.loads((trained / "ltr" / "config.json").read_text())["train"]
+    assert from_dict(PretrainConfig, saved).objective == "ltr"
 
 
 def test_a_model_goes_on_the_way_it_reads(trained, folders, tmp_path):

@@ -156,7 +156,7 @@ def _pretrain(
 def _messages(setup: Setup, group: Group) -> Iterator[str]:
     """Yield what a person should know before the first step."""
     train = setup.train
-    if setup.config.whole_word and not train.phases[0].loader.causal:
+    if setup.config.whole_word:
         yield f"masks hide whole words ({setup.shards.manifest.config.whole_word})"
     if (parts := len(train.batches_at(0, 0).micro_batches)) < group.size:
         what = f"a step has {parts} micro-batches for {group.size} processes: some have nothing to do"
@@ -218,12 +218,13 @@ def assemble(
         model = _shape_of(init, model, shards, config, on_event)
     model = _fitted(model, config, shards.wordpiece)
     dtype = machine.compute_dtype(config.precision, device)
+    masks_words = config.objective not in LEFT_TO_RIGHT and shards.split("train").masks_words(config.masking)
     config = dataclasses.replace(
         config,
         precision="fp32" if dtype.itemsize == 4 else "bf16",
         compile="on" if machine.compiles(config.compile, device) else "off",
+        whole_word=masks_words,
     )
-    config = dataclasses.replace(config, whole_word=shards.split("train").masks_words(config.masking))
     train = _phases(shards, long_shards, model, config)
     return Setup(shards, long_shards, model, config, dtype, OBJECTIVES[config.objective](), train)
 
