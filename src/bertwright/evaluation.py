@@ -1,7 +1,7 @@
 """Predictions and right answers to scores, along the very path that `predict` takes.
 
     evaluation = evaluate("run/model", "dev.tsv")
-    evaluation.scores       # {'accuracy': 0.91, 'f1': 0.91, 'macro_f1': 0.91, 'loss': 0.24}
+    evaluation.scores       # {'accuracy': 0.91, 'f1': 0.91, 'macro_f1': 0.90, 'mcc': 0.81, 'loss': 0.24}
     evaluation.save("run")  # evaluation.json, predictions.jsonl
 
 From Python, `evaluate_examples` takes a `Predictor` and examples that are read already.

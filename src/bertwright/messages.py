@@ -15,6 +15,7 @@ from typing import Any, Literal
 from bertwright.messages_corpus import CORPUS_MESSAGES
 from bertwright.messages_plan import PLAN_MESSAGES
 from bertwright.messages_reproduce import REPRODUCE_MESSAGES
+from bertwright.messages_training import TRAINING_MESSAGES
 
 Lang = Literal["en", "zh"]
 
@@ -63,6 +64,7 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "score_unanswerable_accuracy": ("right if unanswerable", "无答案时的准确率"),
     "score_mse": ("MSE", "均方误差"),
     **PLAN_MESSAGES,
+    **TRAINING_MESSAGES,
     # `data show`
     "is_next": ("B follows A", "B 是 A 的下文"),
     "not_next": ("B is random", "B 是随机抽取的"),
@@ -125,25 +127,6 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "report_guesses": ("Guesses", "模型的猜测"),
     "report_sentence": ("Sentence", "句子"),
     "report_scores": ("Dev scores after each epoch", "每轮结束时的开发集得分"),
-    "report_breakdown": ("Which tokens are predicted well", "哪些词元预测得好"),
-    "report_breakdown_note": (
-        "Held-out data at step {step:,}. An entry of the vocabulary is a word if it has a letter; `other` are symbols, "
-        "[UNK] and the like. A random token in place of a word is hard to see through, an unchanged one easy to repeat.",
-        "第 {step:,} 步时的留出数据。词表中含字母的词条算作单词；“其他”为符号、[UNK] 等。换成随机词元的较难识破，保持原样的只需照抄。",
-    ),
-    "report_tokens": ("tokens", "词元数"),
-    "by_length": ("Length of the sequence, tokens", "序列长度（词元）"),
-    "by_shown": ("Shown in its place", "原处显示"),
-    "by_kind": ("What is to be predicted", "待预测的词元"),
-    "shown_mask": ("[MASK]: hidden", "[MASK]：被遮住"),
-    "shown_random": ("random token", "随机词元"),
-    "shown_unchanged": ("the token itself", "原词元"),
-    "kind_word": ("word or its beginning", "单词或词首"),
-    "kind_piece": ("## piece", "## 词片"),
-    "kind_number": ("number", "数字"),
-    "kind_punctuation": ("punctuation", "标点"),
-    "kind_chinese": ("Chinese character", "汉字"),
-    "kind_other": ("other", "其他"),
     "report_confusion": ("Confusion matrix", "混淆矩阵"),
     "report_confusion_note": (
         "Rows: the true label. Columns: the predicted one. Numbers are counts; the tint is the share of the row.",
@@ -196,7 +179,6 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "report_score": ("Probability", "概率"),
     "report_nothing": ("none", "无"),
     "report_problem": ("This run came to nothing: its scores mean little.", "这次训练没有学到东西，得分意义不大。"),
-    "report_problem_why": ("The model {problem}.", "原因：the model {problem}."),
     "report_restarts": (
         "Earlier attempts came to nothing and were set aside; another seed was used for this one.",
         "之前的尝试没有学到东西，已另存；这次换了随机种子。",
@@ -315,6 +297,23 @@ def say(key: str, lang: Lang, **values: object) -> str:
     """Return a message in a language, its placeholders filled in."""
     text = MESSAGES[key][lang == "zh"]
     return text.format(**values) if values else text
+
+
+class Problem(str):
+    """Why training came to nothing, in words that follow "the model "; `zh` is the same in Chinese.
+
+    Args:
+        key: of the message.
+        values: for its placeholders.
+    """
+
+    zh: str
+
+    def __new__(cls, key: str, **values: object) -> Problem:
+        """Say it in both languages."""
+        problem = super().__new__(cls, say(key, "en", **values))
+        problem.zh = say(key, "zh", **values)
+        return problem
 
 
 SCORES = tuple(key.removeprefix("score_") for key in MESSAGES if key.startswith("score_"))

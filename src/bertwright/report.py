@@ -140,7 +140,8 @@ def part_of(run: Path, lang: Lang, *, title: str | None = None) -> Part:
 
 
 def _problem(kept: Row, lang: Lang) -> str:
-    return say("report_problem_why", lang, problem=kept["problem"]) if kept.get("problem") else ""
+    problem = (lang == "zh" and kept.get("problem_zh")) or kept.get("problem")
+    return say("report_problem_why", lang, problem=problem) if problem else ""
 
 
 def _add_evaluation(part: Part, evaluation: Row, lang: Lang) -> None:

@@ -27,7 +27,7 @@ def plain_scores(gold, predicted, labels):
     )
     return {
         "accuracy": sum(g == p for g, p in zip(gold, predicted, strict=True)) / len(gold),
-        "f1": each[labels[-1]]["f1"] if len(labels) == 2 else macro,
+        **({"f1": each[labels[-1]]["f1"]} if len(labels) == 2 else {}),
         "macro_f1": macro,
         "mcc": ratio(both - size * (size - right), math.sqrt(ours * theirs)),
     }, each

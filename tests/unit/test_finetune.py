@@ -1,6 +1,7 @@
 """Fine-tuning as a whole: what is kept, what is frozen, what is started again, and trials over settings and seeds."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -162,7 +163,9 @@ def test_a_run_that_comes_to_nothing_is_set_aside_and_started_again(init, files,
     seeds = [json.loads((folder / "config.json").read_text())["train"]["seed"]
              for folder in (out / "degenerate-1", out / "degenerate-2", out)]  # fmt: skip
     assert seeds == [0, 10_000, 20_000]
-    assert json.loads((out / "best.json").read_text())["problem"] == result.problem
+    kept = json.loads((out / "best.json").read_text())
+    assert kept["problem"] == result.problem
+    assert re.fullmatch("对开发集的每个样本都回答 '(neg|pos)'，其中 .*% 是对的", kept["problem_zh"])
     assert "starting again with seed 10000" in caplog.text
     assert "its scores mean little" in caplog.text
     again = finetune(ClassifyTask(), config, **files, init=init, out=out, resume=True)
@@ -178,11 +181,14 @@ def test_a_short_run_that_comes_to_nothing_is_only_named(init, files, tmp_path, 
     assert "its scores mean little" in caplog.text
 
 
-def test_a_loss_no_better_than_guessing_is_named(init, files, tmp_path, monkeypatch):
+def test_a_loss_no_better_than_guessing_is_named(init, files, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
     monkeypatch.setattr(ClassifyTask, "degenerate", lambda *_: None)
     config = FinetuneConfig(epochs=2, **DIALS | {"lr": 1e-9})
     result = finetune(ClassifyTask(), config, **files, init=init, out=tmp_path / "run")
     assert "no better than guessing (0.683)" in result.problem
+    assert "不比猜测好（0.683）" in result.problem_zh
+    assert "不比猜测好（0.683）" in caplog.text
 
 
 def test_a_run_that_learns_is_not_degenerate(init, files, tmp_path):

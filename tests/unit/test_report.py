@@ -346,17 +346,22 @@ def test_tokens_bear_their_marks(tmp_path: Path) -> None:
     assert "3 · 75.0\u202f%" in text
 
 
+PROBLEM = {"problem": "answers 'x' to everything", "problem_zh": "总是回答 'x'"}
+
+
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_a_run_that_came_to_nothing_says_so(lang: str, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", "classify")
-    (run / "best.json").write_text(json.dumps({"step": 5, "scores": {}, "problem": "answers 'x' to everything"}))
+    (run / "best.json").write_text(json.dumps({"step": 5, "scores": {}, **PROBLEM}))
     (run / "degenerate-1").mkdir()
     (run / "degenerate-1/best.json").write_text(json.dumps({"step": 5, "problem": "was worse"}))
     (run / "degenerate-2").mkdir()  # of which nothing is known
     text = write_report(run, lang=lang).read_text(encoding="utf-8")
     assert 'role="alert"' in text
-    for expected in (say("report_problem", lang), say("report_restarts", lang), "answers &#39;x&#39; to", "was worse"):
+    why = "总是回答 &#39;x&#39;" if lang == "zh" else "answers &#39;x&#39; to"
+    for expected in (say("report_problem", lang), say("report_restarts", lang), why, "was worse"):
         assert expected in text
+    assert ("answers" in text) == (lang == "en"), "the reason stands there in one language"
     assert "{problem}" not in text
 
 

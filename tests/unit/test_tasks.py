@@ -161,6 +161,16 @@ def test_one_class_alone_is_refused(written):
         task.learn(task.read(path))
 
 
+def test_f1_is_the_score_of_two_labels():
+    two, three = ([Example("text", label=label) for label in labels] for labels in (("a", "b"), ("a", "b", "c")))
+    assert ClassifyTask(metric="f1").learn(two).best_by == "f1"
+    with pytest.raises(BertwrightError, match="there are 3") as caught:
+        ClassifyTask(metric="f1").learn(three)
+    assert "--metric macro_f1" in caught.value.fix
+    task = ClassifyTask(metric="macro_f1").learn(three)
+    assert [*task.score([{"label": each.label} for each in three], three)] == ["accuracy", "macro_f1", "mcc"]
+
+
 def test_a_label_that_training_has_not_seen_is_refused(written):
     task = ClassifyTask(labels=("negative", "positive"))
     path = written("dev.csv", "text,label\na,positive\nb,postive\n")

@@ -48,6 +48,8 @@ def print_check(check: Check, lang: Lang, console: Console) -> None:
 
 def print_trials(rows: Sequence[Mapping[str, Any]], best_by: str, lang: Lang, console: Console) -> None:
     """Print settings and their mean over seeds, best first."""
+    from bertwright.training.trials import shown
+
     table = Table(box=None, pad_edge=False, header_style="dim")
     known = ("name", "mean", "deviation", "seeds", "degenerate")
     dials = [name for name in rows[0] if name not in known]
@@ -58,7 +60,7 @@ def print_trials(rows: Sequence[Mapping[str, Any]], best_by: str, lang: Lang, co
         number = str(len(row["seeds"]))
         if row["degenerate"]:
             number += f" ({say('trials_degenerate', lang, count=len(row['degenerate']))})"
-        cells = [*(f"{row[dial]:g}" for dial in dials), number, f"{row['mean']:.4f}{spread}"]
+        cells = [*(shown(row[dial]) for dial in dials), number, f"{row['mean']:.4f}{spread}"]
         table.add_row(*cells, style="bold" if place == 0 else "")
     console.print(table)
 

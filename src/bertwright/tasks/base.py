@@ -213,7 +213,10 @@ class Task(HeadOptions, ABC):
         return None
 
     def degenerate(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> str | None:
-        """Return why these answers say that training came to nothing, in words that follow "the model "; or None."""
+        """Return why these answers say that training came to nothing, in words that follow "the model "; or None.
+
+        A `messages.Problem` says it in both languages.
+        """
         return None
 
     def details(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> dict[str, Any]:

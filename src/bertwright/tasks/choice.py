@@ -31,6 +31,7 @@ from torch.nn.utils.rnn import pad_sequence
 from bertwright.batch import Batch, StepOutput
 from bertwright.config import BertConfig
 from bertwright.errors import BertwrightError, nearest
+from bertwright.messages import Problem
 from bertwright.model.heads import ChoiceHead, Head
 from bertwright.options import ChoiceOptions
 from bertwright.tasks.base import Example, Feature, Logits, Prediction, Task, by_example, log_truncated, require_label
@@ -297,7 +298,7 @@ class ChoiceTask(ChoiceOptions, Task):
         gold, answers = _compared(predictions, examples)
         if len(set(gold)) > 1 and len(set(answers)) == 1:
             right = gold.count(answers[0]) / len(gold)
-            return f"takes choice {answers[0]} of every dev example, which is right for {right:.0%} of them"
+            return Problem("problem_one_choice", choice=answers[0], share=right)
         return None
 
     def marks(self, feature: Feature) -> dict[int, str]:

@@ -25,11 +25,11 @@ ROUNDING = 1e-6
 
 
 def classification_scores(gold: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
-    """Return `accuracy`, `f1` and `macro_f1`, between 0 and 1, and `mcc`, between -1 and 1.
+    """Return `accuracy`, of two labels `f1`, and `macro_f1`, between 0 and 1, and `mcc`, between -1 and 1.
 
-    Of two labels, `f1` is that of the last one (the positive one: `1` after `0`), as GLUE counts it; of more, it is
-    `macro_f1`, the plain mean over labels. A label that is never right and never predicted has an F1 of 0. `mcc` is
-    Matthews' correlation, GLUE's score of CoLA; where one side knows one label only it is 0.
+    `f1` is that of the last of the two (the positive one: `1` after `0`), as GLUE counts it; `macro_f1` is the plain
+    mean over labels. A label that is never right and never predicted has an F1 of 0. `mcc` is Matthews' correlation,
+    GLUE's score of CoLA; where one side knows one label only it is 0.
     """
     from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
@@ -38,7 +38,7 @@ def classification_scores(gold: Sequence[str], predicted: Sequence[str], labels:
     varied = len(set(gold)) > 1 and len(set(predicted)) > 1
     return {
         "accuracy": float(accuracy_score(gold, predicted)),
-        "f1": float(each[-1]) if len(labels) == 2 else macro,
+        **({"f1": float(each[-1])} if len(labels) == 2 else {}),
         "macro_f1": macro,
         "mcc": float(matthews_corrcoef(gold, predicted)) if varied else 0.0,
     }

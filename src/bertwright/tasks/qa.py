@@ -33,6 +33,7 @@ from torch import Tensor
 from bertwright.batch import Batch, StepOutput
 from bertwright.config import BertConfig
 from bertwright.errors import BertwrightError
+from bertwright.messages import Problem
 from bertwright.model.heads import Head, SpanHead
 from bertwright.options import AnswerRules, QAOptions
 from bertwright.tasks.answer_scores import answer_scores, best_threshold
@@ -249,11 +250,11 @@ class QATask(QAOptions, Task):
         answers = {prediction["answer"] for prediction in predictions}
         answerable = sum(bool(example.label) for example in examples)
         if answers == {""} and answerable:
-            return f"finds no answer to any dev question, though {answerable} of {len(examples)} have one"
+            return Problem("problem_no_answer", answerable=answerable, count=len(examples))
         if len(answers) == 1 and len({example.label and example.label[0].text for example in examples}) > 1:
-            return f"answers {answers.pop()[:60]!r} to every dev question"
+            return Problem("problem_one_answer", answer=answers.pop()[:60])
         if (f1 := self.score(predictions, examples)["f1"]) < 0.05:
-            return f"answers hardly any dev question: F1 is {f1:.3f}"
+            return Problem("problem_low_f1", f1=f1)
         return None
 
     def error(self, prediction: Prediction, example: Example) -> float:

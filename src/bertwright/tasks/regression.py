@@ -17,6 +17,7 @@ from torch import Tensor
 from bertwright.batch import Batch, StepOutput
 from bertwright.config import BertConfig
 from bertwright.errors import BertwrightError
+from bertwright.messages import Problem
 from bertwright.model.heads import ClassificationHead, Head
 from bertwright.options import RegressOptions
 from bertwright.tasks.base import Example, Feature, Logits, Prediction, require_label
@@ -88,7 +89,7 @@ class RegressTask(RegressOptions, TextTask):
         """Say so if the answers hardly differ though the right ones do."""
         gold, answers = [each.label for each in examples], [each["score"] for each in predictions]
         spread, wanted = max(answers) - min(answers), max(gold) - min(gold)
-        return f"answers about {answers[0]:.3g} to every dev example" if spread < 0.02 * wanted else None
+        return Problem("problem_one_number", number=answers[0]) if spread < 0.02 * wanted else None
 
     def chance_loss(self, examples: Sequence[Example]) -> float:
         """Return the variance."""

@@ -24,6 +24,7 @@ from torch import Tensor
 from bertwright.batch import Batch, StepOutput
 from bertwright.config import BertConfig
 from bertwright.errors import BertwrightError, nearest
+from bertwright.messages import Problem
 from bertwright.model.heads import ClassificationHead, Head
 from bertwright.options import ClassifyOptions
 from bertwright.tasks.base import Example, Feature, Logits, Prediction, require_label
@@ -109,7 +110,7 @@ class ClassifyTask(ClassifyOptions, TextTask):
         """Return the task with the labels of the training examples, sorted: as numbers if all are, as text otherwise.
 
         Raises:
-            BertwrightError: there are not two different labels to tell apart.
+            BertwrightError: there are not two different labels to tell apart, or too many for the metric.
         """
         given = [require_label(example) for example in examples]
         labels = sorted({label for each in given for label in each} if self.multi_label else set(given))
@@ -123,6 +124,9 @@ class ClassifyTask(ClassifyOptions, TextTask):
                 where=where,
                 fix=f"give examples of at least two labels; column {self.label_column!r} was read (--label-column)",
             )
+        if self.metric == "f1" and len(labels) > 2:
+            what = f"f1 is the score of the second of two labels, and there are {len(labels)}"
+            raise BertwrightError(what, fix="use --metric macro_f1, the mean over labels")
         return replace(self, labels=tuple(labels))
 
     def head(self, config: BertConfig) -> Head:
@@ -167,7 +171,7 @@ class ClassifyTask(ClassifyOptions, TextTask):
         return replace(self, temperature=fit_temperature(rows, gold))
 
     def score(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> dict[str, float]:
-        """Return `accuracy`, `f1` (of the last of two labels, else the mean over labels), `macro_f1` and `mcc`.
+        """Return `accuracy`, `f1` (of the last label, if there are two), `macro_f1` (the mean over labels) and `mcc`.
 
         With `multi_label`: `accuracy` (the labels are exactly the right ones), `micro_f1` and `macro_f1`.
         """
@@ -195,7 +199,7 @@ class ClassifyTask(ClassifyOptions, TextTask):
         gold, predicted = self._compared(predictions, examples)
         if len(set(map(str, gold))) > 1 and len(set(map(str, predicted))) == 1:
             right = gold.count(type(gold[0])(predicted[0])) / len(gold)
-            return f"answers {predicted[0]!r} to every dev example, which is right for {right:.0%} of them"
+            return Problem("problem_one_label", label=predicted[0], share=right)
         return None
 
     def chance_loss(self, examples: Sequence[Example]) -> float | None:

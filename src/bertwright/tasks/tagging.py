@@ -33,6 +33,7 @@ from torch import Tensor
 from bertwright.batch import Batch, StepOutput
 from bertwright.config import BertConfig
 from bertwright.errors import BertwrightError, nearest
+from bertwright.messages import Problem
 from bertwright.model.feature_heads import FeatureTaggingHead
 from bertwright.model.heads import Head, TokenClassificationHead
 from bertwright.options import TagOptions
@@ -235,10 +236,10 @@ class TagTask(TagOptions, Task):
         """Say so if no entity is found rightly though there are some, or all words have one tag."""
         gold, predicted = self._tags(predictions, examples)
         if len(set(gold)) > 1 and len(set(predicted)) == 1 and (self.plain or predicted[0] != "O"):
-            return f"gives every word of dev the tag {predicted[0]!r}"
+            return Problem("problem_one_tag", tag=predicted[0])
         missed = sum(len(example.label) for example in examples)
         if missed and not self.plain and self.score(predictions, examples)["f1"] == 0:
-            return f"finds none of the {missed:,} entities in dev"
+            return Problem("problem_no_entity", count=missed)
         return None
 
     def gold(self, example: Example) -> Any:

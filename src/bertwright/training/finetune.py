@@ -27,6 +27,7 @@ from bertwright.errors import BertwrightError
 from bertwright.evaluation import evaluate_examples
 from bertwright.files import sha256_of
 from bertwright.json_values import read_json, to_dict
+from bertwright.messages import Problem, language, say
 from bertwright.model import machine
 from bertwright.model.bert import Bert
 from bertwright.model.folder import read_config, read_wordpiece
@@ -65,6 +66,8 @@ class FinetuneResult:
     """When it was."""
     problem: str | None = None
     """Why the run came to nothing, in words that follow "the model "; None if it did not."""
+    problem_zh: str | None = None
+    """The same as a Chinese sentence, where the task says it."""
 
 
 def finetune(
@@ -148,8 +151,10 @@ def finetune_examples(
         if result.problem is None:
             return result
         may_restart = steps >= LEAST_STEPS and len(spoilt) < config.restarts
-        how = f"starting again with seed {seed + SEEDS_APART}" if may_restart else "its scores mean little"
-        _log.warning("%s: the model %s: %s", out, result.problem, how)
+        lang = language()
+        problem = (lang == "zh" and result.problem_zh) or result.problem
+        said = {"out": out, "seed": seed + SEEDS_APART, "problem": problem}
+        _log.warning("%s", say("problem_restart" if may_restart else "problem_stays", lang, **said))
         if not may_restart:
             return result
         spoilt.append(_set_aside(out, len(spoilt) + 1))
@@ -314,7 +319,7 @@ class _Judge:
         best = read_json(best_file) if best_file.exists() else None
         usable = all(map(math.isfinite, evaluation.scores.values()))
         problem = self.task.degenerate(evaluation.predictions, evaluation.examples)
-        found = {"step": step, "scores": evaluation.scores, "problem": problem}
+        found = {"step": step, "scores": evaluation.scores, **_problem(problem)}
         if usable and (best is None or self._rank(found) > self._rank(best)):
             evaluation.save(self.run.path)
             self._keep(predictor.require_task(), found)  # with what it has set by dev
@@ -337,6 +342,12 @@ class _Judge:
             rows = map(json.loads, (self.run.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
             losses = [row["loss"] for row in rows if row["kind"] == "train" and row["step"] > 0.9 * self.steps]
             if (loss := sum(losses) / len(losses)) > 0.99 * chance_loss:
-                best["problem"] = f"has a training loss of {loss:.3f}, no better than guessing ({chance_loss:.3f})"
+                best |= _problem(Problem("problem_loss", loss=loss, chance=chance_loss))
                 self.run.write_json(BEST_FILE, best)
-        return FinetuneResult(self.run.path / "model", best["scores"], best["step"], best["problem"])
+        problem, chinese = best["problem"], best.get("problem_zh")
+        return FinetuneResult(self.run.path / "model", best["scores"], best["step"], problem, chinese)
+
+
+def _problem(problem: str | None) -> dict[str, Any]:
+    """Return a problem as `best.json` has it."""
+    return {"problem": problem} | ({"problem_zh": problem.zh} if isinstance(problem, Problem) else {})
