@@ -309,10 +309,10 @@ class PretrainConfig(MaskingConfig, TrainConfig):
             self._require_no_masks()
 
     def _require_no_masks(self) -> None:
-        usual = {field.name: field.default for field in dataclasses.fields(MaskingConfig)} | {"static_masks": 0}
-        for name, value in usual.items():
+        usual = {field.name: field.default for field in dataclasses.fields(PretrainConfig)}
+        for name in DIALS_OF_MASKS:
             given = getattr(self, name)
-            if given != value and given is not False:  # whole_word false asks for nothing
+            if given != usual[name] and given is not False:  # whole_word false asks for nothing
                 raise BertwrightError(
                     f"{name} {given!r} means nothing to objective {self.objective!r}, which masks no token",
                     fix=f"leave out --{name.replace('_', '-')}, or use --objective mlm",
@@ -322,6 +322,10 @@ class PretrainConfig(MaskingConfig, TrainConfig):
     def masking(self) -> MaskingConfig:
         """The masking dials, as `data.masking` takes them."""
         return MaskingConfig(**{field.name: getattr(self, field.name) for field in dataclasses.fields(MaskingConfig)})
+
+
+DIALS_OF_MASKS = (*(field.name for field in dataclasses.fields(MaskingConfig)), "mask_prob_end", "static_masks")
+"""Fields of `PretrainConfig` that mean nothing from left to right, where nothing is masked."""
 
 
 @dataclass(frozen=True, kw_only=True)

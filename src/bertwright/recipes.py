@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from bertwright.config import BertConfig
+from bertwright.config import DIALS_OF_MASKS, LEFT_TO_RIGHT, BertConfig
 from bertwright.errors import BertwrightError, nearest
 
 
@@ -32,6 +32,11 @@ class Recipe:
     model: BertConfig
     train: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `PretrainConfig` whose default this recipe changes."""
+
+    def train_for(self, objective: str) -> dict[str, Any]:
+        """Return `train` without the dials of masks where an objective masks nothing."""
+        masks = DIALS_OF_MASKS if objective in LEFT_TO_RIGHT else ()
+        return {name: value for name, value in self.train.items() if name not in masks}
 
 
 def _size(layers: int, hidden_size: int) -> BertConfig:

@@ -103,6 +103,16 @@ def test_modern_alone_is_base():
     assert (modern.model, modern.train) == (base.model, base.train)
 
 
+def test_modern_masks_nothing_where_nothing_is_masked():
+    recipe = get_recipe("modern-tiny")
+    assert recipe.train_for("mlm") == recipe.train_for("") == recipe.train
+    left_out = {name for name in recipe.train if name not in recipe.train_for("ltr")}
+    assert left_out == {"mask_prob", "mask_prob_end"}
+    PretrainConfig(objective="ltr", **recipe.train_for("ltr"))
+    with pytest.raises(BertwrightError, match="mask_prob 0.3 means nothing to objective 'ltr'"):
+        PretrainConfig(objective="ltr", **recipe.train)
+
+
 def test_every_departure_departs_and_says_why_and_whose_idea_it_was():
     paper, seen = PretrainConfig(), set()
     for name, departure in DEPARTURES.items():

@@ -116,7 +116,9 @@ def settings_from(kind: type[Any]) -> Callable[[App, tuple[str, ...], ArgumentCo
         if "RECIPE" in typed:
             from bertwright.recipes import get_recipe
 
-            layers.append((get_recipe(typed["RECIPE"]).train, f"recipe {typed['RECIPE']}"))
+            saved = layers[0][0] if layers else {}
+            objective = typed.get("--objective", saved.get("objective", ""))
+            layers.append((get_recipe(typed["RECIPE"]).train_for(objective), f"recipe {typed['RECIPE']}"))
         if "--preset" in typed:
             from bertwright.recipes import get_preset
 
