@@ -24,6 +24,7 @@ from bertwright.text.wordpiece import SPECIAL_TOKENS, WordPiece
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(1200),
     pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed: pip install 'bertwright[ray]'"),
 ]
 
