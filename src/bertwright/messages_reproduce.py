@@ -88,8 +88,8 @@ REPRODUCE_MESSAGES: dict[str, tuple[str, str]] = {
     ),
     "reproduce_note_short": (
         "No input is longer than the examples of pre-training, {longest} tokens, since later positions were never "
-        "trained; this shortens {names}. Longer texts are read through windows.",
-        "输入不超过预训练样本的长度（{longest} 个词元），因为更靠后的位置从未训练过；受影响的有 {names}。更长的文本用窗口读取。",
+        "trained; this shortens {names}. Longer contexts and documents are read through windows, other texts are cut.",
+        "输入不超过预训练样本的长度（{longest} 个词元），因为更靠后的位置从未训练过；受影响的有 {names}。更长的上下文与文档用窗口读取，其他文本截断。",
     ),
     "reproduce_note_spoilt": (
         "Spoilt runs say the same of everything or have learnt nothing; they count in the mean all the same.",
