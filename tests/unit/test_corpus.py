@@ -250,6 +250,27 @@ def test_splits_sentences(text: str) -> None:
     assert split_sentences(text.replace("|", "")) == [sentence.strip() for sentence in text.split("|")]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "今天 天气 很 好 。| 我们 去 公园 玩 。| 真的 吗 ？| 真的 ！",
+        "太 好 了 ！ ！| 我们 走 吧 … …| 真的 ？ ！| 第 一 ；| 第 二 。",
+        "真的 吗 ？ ”| 他 问 。| “ 是 的 ！ ”| 她 说 。| 「 来 吧 。 」| 他 笑 了 。",
+        "（ 这 是 注 。 ）| 下 一 句 。| 价格 是 3.5 元 。| 对 吗 ?| 对 .| 好",
+        "他 说 ： “ 好 。 ”| “ 走 吧 。 ”| 《 前进 ！ 》 ， 一 部 电影 。",
+    ],
+)
+def test_white_space_between_chinese_words_changes_no_sentence(text: str) -> None:
+    expected = [sentence.strip() for sentence in text.split("|")]
+    assert split_sentences(text.replace("|", "")) == expected
+    together = [sentence.replace(" ", "") for sentence in expected]
+    assert split_sentences(text.replace("|", "").replace(" ", "")) == together
+
+
+def test_a_quote_that_opens_after_a_blank_is_no_closing_one() -> None:
+    assert split_sentences("他走了。 ”再见”，她说。") == ["他走了。", "”再见”，她说。"]
+
+
 def test_one_sentence_a_line_stays_as_it_is() -> None:
     lines = [
         "Plain line.",
@@ -313,6 +334,10 @@ def test_a_json_row_nested_too_deep_is_named(tmp_path: Path) -> None:
         list(read_texts(tmp_path / "a.jsonl"))
 
 
-@pytest.mark.parametrize("text", ["a" + "." * 200_000 + "b", "字" + "…." * 100_000 + "b", "A. " * 100_000])
+HOSTILE = ["a" + "." * 200_000 + "b", "字" + "…." * 100_000 + "b", "A. " * 100_000, "字。" + " " * 200_000 + "b",
+           "字" + "。 " * 100_000 + "b", "字。" + " ”" * 100_000 + "b", "字 . " * 50_000]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_hostile_punctuation_takes_linear_time(text: str) -> None:
     assert "".join(split_sentences(text)).replace(" ", "") == text.replace(" ", "")

@@ -21,11 +21,12 @@ _WRAPPED_SHARE = 0.3
 
 # A western mark needs a space or a Chinese character after it, so that 3.5, example.com and U.S.A. stay whole.
 # A run of marks is tried from its first mark alone, or a long one would take quadratic time.
+# Where white space stands between Chinese words, it also stands before marks and closing quotes.
 # Both patterns begin with one set of characters: the engine searches for that several times faster than for a branch.
 _ASCII_BOUNDARY = re.compile(r"[.!?](?<![.!?]{2})[.!?]*(?:\[\d+\])*[\"')\]]*\s+")
 _BOUNDARY = re.compile(
     r"[.!?。！？；｡…](?:(?<=[.!?])(?<![.!?]{2})[.!?]*(?:\[\d+\])*[\"'”’)\]]*(?:\s+|(?=[\u3040-\u30ff\u3400-\u9fff]))"
-    r"|(?<=[。！？；｡…])[。！？；｡….!?]*[”’」』）\"')]*\s*)"
+    r"|(?<=[。！？；｡…])(?:[.!?]|\s*[。！？；｡…])*[”’」』）\"')]*(?:\s+[”’」』）](?=\s|$))*\s*)"
 )
 _WORD = 64
 """Characters that are looked at to learn what word comes next."""
@@ -103,6 +104,8 @@ def _ends_sentence(line: str, start: int, mark: int, end: int) -> bool:
     if not line[end - 1].isspace() and line[mark - 1].isascii():
         return False  # a Chinese word after a Western abbreviation
     word = line[max(start, line.rfind(" ", start, mark) + 1) : mark].lstrip(_OPENING)
+    if not word and "\u3040" <= line[max(start, mark - 2)] <= "\u9fff":
+        return True  # Chinese words with white space between them
     if not word or (word.isdigit() and not line[start:mark].strip(word)):
         return False  # a bare mark, or the number of a list item
     lowered = word.lower()
