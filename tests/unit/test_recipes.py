@@ -109,7 +109,7 @@ def test_modern_masks_nothing_where_nothing_is_masked():
     left_out = {name for name in recipe.train if name not in recipe.train_for("ltr")}
     assert left_out == {"mask_prob", "mask_prob_end"}
     PretrainConfig(objective="ltr", **recipe.train_for("ltr"))
-    with pytest.raises(BertwrightError, match="mask_prob 0.3 means nothing to objective 'ltr'"):
+    with pytest.raises(BertwrightError, match=r"mask_prob 0\.3 means nothing to objective 'ltr'"):
         PretrainConfig(objective="ltr", **recipe.train)
 
 
