@@ -337,6 +337,8 @@ class FinetuneConfig(TrainConfig):
 
     lr: float = 3e-5
     """Peak learning rate; the paper tries 5e-5, 3e-5 and 2e-5."""
+    muon_lr: float = 3e-5
+    """Peak learning rate of Muon's matrices; its steps are as large as those of AdamW with the same rate."""
     warmup_ratio: float = 0.1
     """Share of the steps in which the learning rate rises from 0; see `schedule` for what follows."""
     bias_correction: bool = True

@@ -104,12 +104,16 @@ def test_costs_are_those_of_the_phases(shards: Path) -> None:
     plan = plan_pretraining(SHAPE, config, data=shards, probe_seconds=0)
     speeds = tuple(Speed(rate, rate, rate, 0.1, 5, 1.0) for rate in (100.0, 200.0))
     plan = dataclasses.replace(plan, probe=Probe(speeds, 1, 256))
-    found = Costs.of(plan, Extras(start=3.0, eval_token=0.01, checkpoint=0.5, end=2.0), 500)
+    extras = Extras(start=3.0, evaluation=0.5, checkpoint=0.5, end=2.0)
+    found = Costs.of(plan, extras, 1_280)
     growing, grown = plan.phases
     assert (growing.steps, growing.growing, grown.steps, grown.growing) == (500, True, 500, False)
     assert growing.tokens_per_step == pytest.approx(0.75 * grown.tokens_per_step, rel=0.1)
     assert found.step == pytest.approx(0.5 * growing.tokens_per_step / 100 + 0.5 * grown.tokens_per_step / 200)
     assert (found.evaluation, found.checkpoint, found.around, found.eval_every) == (5.0, 0.5, 5.0, 10)
+    assert Costs.of(plan, extras, 10**9).evaluation == 0.5 * config.eval_tokens / config.micro_batch_tokens
+    assert Costs.of(plan, extras, 100).evaluation == 0.5, "all of it was tried"
+    assert Costs.of(plan, extras, 0).evaluation == 0.0
 
 
 # Runs

@@ -62,18 +62,21 @@ class Costs:
     checkpoint_every: int
 
     @classmethod
-    def of(cls, plan: Plan, extras: Extras, eval_tokens: int) -> Costs:
+    def of(cls, plan: Plan, extras: Extras, held_out_tokens: int) -> Costs:
         """Read it off a plan whose speed was measured.
 
         Args:
             plan: of a run of the same settings, with any number of steps.
             extras: what was measured beside its steps.
-            eval_tokens: of an evaluation.
+            held_out_tokens: in the held-out data.
         """
         assert plan.seconds is not None
+        tried, wanted = (
+            min(held_out_tokens, tokens) for tokens in (plan.config.micro_batch_tokens, plan.config.eval_tokens)
+        )
         return cls(
             step=plan.seconds["likely"] / plan.config.steps,
-            evaluation=eval_tokens * extras.eval_token,
+            evaluation=extras.evaluation * wanted / max(1, tried),
             checkpoint=extras.checkpoint,
             around=extras.start + extras.end,
             eval_every=plan.config.eval_every,
@@ -147,7 +150,7 @@ def within_budget(
     if plan.probe is None or plan.probe.extras is None:
         raise BertwrightError(f"nothing could be measured: {plan.why_no_probe}", fix="lower --micro-batch-tokens")
     held_out = ShardSet.open(data).manifest.counts["held_out"].example_tokens
-    costs = Costs.of(plan, plan.probe.extras, min(config.eval_tokens, held_out))
+    costs = Costs.of(plan, plan.probe.extras, held_out)
     left = seconds - (time.monotonic() - begun)
     steps = costs.steps(left)
     if steps < 1:

@@ -68,8 +68,8 @@ class Extras:
 
     start: float
     """To open the data and to make the model."""
-    eval_token: float
-    """Evaluation on held-out data, for each of its tokens."""
+    evaluation: float
+    """On a micro-batch of held-out data, or on all of it if that is less."""
     checkpoint: float
     end: float
     """To write the model and the samples of the report."""
@@ -245,15 +245,15 @@ def _extras(model: BertConfig, config: PretrainConfig, data: Path, init: Path | 
     def note(event: Event) -> None:
         times[event["kind"]] = time.monotonic()
 
-    tokens = config.micro_batch_tokens
+    few = config.micro_batch_tokens
     one = dataclasses.replace(
-        config, steps=1, log_every=1, eval_every=0, checkpoint_every=0, eval_tokens=tokens, tensorboard=False
+        config, steps=1, log_every=1, eval_every=0, checkpoint_every=0, eval_tokens=few, tensorboard=False
     )
     pretrain(model, one, data=data, out=folder / "extras", init=init, on_event=note)
     evaluated = times.get("eval", times["train"])  # no held-out data: nothing is evaluated
     return Extras(
         start=times["start"] - times["called"],
-        eval_token=(evaluated - times["train"]) / tokens,
+        evaluation=evaluated - times["train"],
         checkpoint=times["saved"] - evaluated,
         end=time.monotonic() - times["saved"],
     )
