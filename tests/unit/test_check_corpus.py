@@ -266,6 +266,29 @@ def test_strings_of_every_kind_of_file(written: Write) -> None:
     assert strings["a.jsonl"][1].where.endswith("row 3")
 
 
+def test_strings_of_parquet(tmp_path: Path) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows = {
+        "id": [7, 8],
+        "text": ["One", None],
+        "answers": [{"text": ["Two", "One"]}, {"text": []}],
+        "raw": [b"x", b""],
+    }
+    parquet.write_table(pyarrow.table(rows), tmp_path / "dev.parquet")
+    texts = read_strings(tmp_path / "dev.parquet", 3)
+    assert [(text.text, text.file) for text in texts] == [("One", 3), ("Two", 3)]
+    assert [text.where for text in texts] == [f"{tmp_path}/dev.parquet, row 1"] * 2
+    parquet.write_table(pyarrow.table({"id": [7]}), tmp_path / "numbers.parquet")
+    with pytest.raises(BertwrightError, match="no text in this file"):
+        read_strings(tmp_path / "numbers.parquet")
+
+
+def test_a_dev_set_in_parquet_is_found_in_the_corpus(tmp_path: Path) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.table({"text": [SECRET]}), tmp_path / "dev.parquet")
+    assert "leak" in found_by(look(tmp_path, [*ENGLISH, SECRET], against=[tmp_path / "dev.parquet"]))
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [("a.json", "{", "not valid JSON"), ("a.jsonl", '{"a": "b"}\n[', "row 2"), ("a.csv", "", "no text in this file"),

@@ -11,7 +11,10 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
+from bertwright.config import BertConfig, FinetuneConfig, PretrainConfig
 from bertwright.errors import BertwrightError, DiskFullError
+from bertwright.json_values import to_dict
+from bertwright.tasks import ClassifyTask
 from bertwright.training import checkpoint
 from bertwright.training.board import TensorBoard
 from bertwright.training.checkpoint import MAY_CHANGE, RunFolder
@@ -378,3 +381,69 @@ def test_fine_tuning_may_not_change_when_it_looks(tmp_path):
         pass
     with pytest.raises(BertwrightError, match=r"train\.eval_every"):
         RunFolder.create(tmp_path / "run", {**config, "train": {"epochs": 3, "eval_every": 20}}, resume=True)
+
+
+# A run that an older version began
+
+
+def saved_without(path, config, *keys):
+    """A run folder whose config.json lacks a setting."""
+    with RunFolder.create(path, config, resume=False):
+        pass
+    values = json.loads((path / "config.json").read_text())
+    part = values
+    for key in keys[:-1]:
+        part = part[key]
+    del part[keys[-1]]
+    (path / "config.json").write_text(json.dumps(values))
+
+
+PRETRAINING = {"kind": "pretrain", "train": to_dict(PretrainConfig()), "model": to_dict(BertConfig())}
+FINETUNING = {
+    "kind": "finetune",
+    "train": to_dict(FinetuneConfig()),
+    "task": {"name": "classify", "options": ClassifyTask().options()},
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "keys", "other"),
+    [
+        (PRETRAINING, ("train", "static_masks"), 10),
+        (PRETRAINING, ("train", "mask_draw"), "word"),
+        (PRETRAINING, ("model", "pool_last"), True),
+        (FINETUNING, ("train", "freeze"), "embeddings"),
+        (FINETUNING, ("task", "options", "metric"), "mcc"),
+        (FINETUNING, ("task", "options", "columns"), ["a"]),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, tuple) else "",
+)
+def test_a_setting_that_came_later_was_at_its_default(config, keys, other, tmp_path):
+    saved_without(tmp_path / "run", config, *keys)
+    changed = json.loads(json.dumps(config))
+    part = changed
+    for key in keys[:-1]:
+        part = part[key]
+    part[keys[-1]] = other
+    with pytest.raises(BertwrightError) as caught:
+        reopen(tmp_path / "run", changed)
+    assert f"made with {'.'.join(keys)} = " in caught.value.what
+    assert f"this command says {other!r}" in caught.value.what
+    with reopen(tmp_path / "run", config):
+        pass
+    assert json.loads((tmp_path / "run/config.json").read_text()) == json.loads(json.dumps(config)), "now it says so"
+
+
+def test_a_setting_that_nobody_knows_is_not_at_any_default(tmp_path):
+    config = {**PRETRAINING, "data": "shards", "init": None}
+    saved_without(tmp_path / "run", {**config, "examples": 5}, "examples")
+    with pytest.raises(BertwrightError, match="made with examples = None, this command says 5"):
+        reopen(tmp_path / "run", {**config, "examples": 5})
+
+
+def test_a_run_goes_on_although_a_setting_is_missing(tmp_path):
+    saved_without(tmp_path / "run", PRETRAINING, "train", "clip_norm")
+    with reopen(tmp_path / "run", PRETRAINING) as run:
+        save(run, 3)
+    with reopen(tmp_path / "run", PRETRAINING) as run:
+        assert run.load_newest().step == 3

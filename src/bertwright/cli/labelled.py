@@ -41,7 +41,7 @@ def check(
         files: Of a corpus: text files (.txt, .jsonl; also .gz, .xz, .zst), folders or patterns. With --task: one file.
         task: classify, regress, choice, qa or tag.
         vocab: Of a corpus: vocabulary or model folder, to tell how it fits.
-        against: Of a corpus: files of examples or texts (.csv, .tsv, .jsonl, .json, .txt) that must not be in it.
+        against: Of a corpus: files of examples or texts (.csv, .tsv, .json, .jsonl, .parquet, .txt) not to be in it.
         workers: Of a corpus: processes; 0: one per processor core. The result is the same for any number.
         dev: With --task: examples of the same kind, to find those that are in both files.
         init: With --task: model or vocabulary folder, to tell lengths and show examples token by token.

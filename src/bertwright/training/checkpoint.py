@@ -10,6 +10,7 @@ the sha256 of both. It is written beside its place, flushed to disk and renamed 
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import importlib.metadata
 import json
@@ -24,9 +25,11 @@ from typing import IO, Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from bertwright.config import BertConfig, FinetuneConfig, PretrainConfig
 from bertwright.errors import BertwrightError
 from bertwright.files import explain_os_errors, new_folder, sha256_of, sweep
 from bertwright.json_values import read_json
+from bertwright.tasks import TASKS
 from bertwright.training.board import BOARDS, Board, open_boards
 
 log = logging.getLogger(__name__)
@@ -138,7 +141,7 @@ class RunFolder:
                     fix="add --resume to go on with it, or choose another --out",
                 )
             as_saved = json.loads(json.dumps(config))  # tuples become lists
-            _require_same(read_json(saved), as_saved, saved)
+            _require_same(read_json(saved), as_saved, saved, _defaults(as_saved))
         else:
             self._require_empty()
             if resume:
@@ -275,19 +278,37 @@ def _processor() -> str:
     )
 
 
-def _require_same(saved: Mapping[str, Any], given: Mapping[str, Any], where: Path, prefix: str = "") -> None:
+def _require_same(
+    saved: Mapping[str, Any], given: Mapping[str, Any], where: Path, usual: Mapping[str, Any], prefix: str = ""
+) -> None:
     # Fine-tuning keeps the weights of its best evaluation, so there it matters when one is made.
     may_change = MAY_CHANGE - {"eval_every"} if "epochs" in saved else MAY_CHANGE
     for key in sorted({*saved, *given} - may_change):
-        before, now = saved.get(key), given.get(key)
+        default = usual.get(key)
+        # A setting that came into being after the run began was at its default, in effect.
+        before, now = saved.get(key, default), given.get(key)
         if isinstance(before, dict) and isinstance(now, dict):
-            _require_same(before, now, where, f"{prefix}{key}.")
+            _require_same(before, now, where, default if isinstance(default, dict) else {}, f"{prefix}{key}.")
         elif before != now:
             raise BertwrightError(
                 f"the run was made with {prefix}{key} = {before!r}, this command says {now!r}",
                 where=where,
                 fix="repeat the first command's settings with --resume, or choose another --out",
             )
+
+
+def _defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the defaults of everything in a run's configuration that has one, as JSON has them."""
+    found = {"model": _defaults_of(BertConfig)}
+    found["train"] = _defaults_of(FinetuneConfig if "task" in config else PretrainConfig)
+    if "task" in config:
+        found["task"] = {"options": _defaults_of(TASKS.get(config["task"].get("name")))}
+    return dict(json.loads(json.dumps(found)))
+
+
+def _defaults_of(kind: type[Any] | None) -> dict[str, Any]:
+    fields = dataclasses.fields(kind) if kind is not None else ()
+    return {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
 
 
 def _step_of(row: bytes) -> int | None:

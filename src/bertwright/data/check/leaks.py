@@ -20,6 +20,7 @@ import numpy as np
 from bertwright.data.check.shingles import Units, units_of, windows
 from bertwright.errors import BertwrightError
 from bertwright.text.corpus import read_lines
+from bertwright.text.parquet import parquet_rows
 
 RUNS = {False: (13, 8), True: (40, 20)}
 """Units in a row that must be equal, by whether the text is one of characters: of long texts, of short ones."""
@@ -38,7 +39,7 @@ class Text(NamedTuple):
 
 
 def read_strings(path: Path, number: int = 0) -> list[Text]:
-    """Read the strings of a file, each once: cells of .csv and .tsv, all that .json and .jsonl hold, lines of others.
+    """Read the strings of a file, each once: cells of tables, all that .json and .jsonl hold, lines of others.
 
     Args:
         path: of labelled or raw text; it may be compressed.
@@ -60,7 +61,8 @@ def read_strings(path: Path, number: int = 0) -> list[Text]:
     elif suffix == "csv":
         found = ((_at(path, row), cell) for row, cells in _comma_rows(path) for cell in cells)
     elif suffix == "parquet":
-        raise BertwrightError("Parquet files cannot be searched for here", where=path, fix="save it as .jsonl or .csv")
+        records = parquet_rows(path, lambda columns: columns)
+        found = ((where, text) for where, record in records for _, text in _strings(record))
     else:
         found = ((_at(path, row), cell) for row, line in _rows(path) for cell in line.split("\t"))
     texts: dict[str, Text] = {}
