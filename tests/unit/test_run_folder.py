@@ -398,7 +398,8 @@ def saved_without(path, config, *keys):
     (path / "config.json").write_text(json.dumps(values))
 
 
-PRETRAINING = {"kind": "pretrain", "train": to_dict(PretrainConfig()), "model": to_dict(BertConfig())}
+AS_RUN = PretrainConfig(precision="fp32", compile="off", whole_word=False)
+PRETRAINING = {"kind": "pretrain", "train": to_dict(AS_RUN), "model": to_dict(BertConfig())}
 FINETUNING = {
     "kind": "finetune",
     "train": to_dict(FinetuneConfig()),
@@ -411,6 +412,8 @@ FINETUNING = {
     [
         (PRETRAINING, ("train", "static_masks"), 10),
         (PRETRAINING, ("train", "mask_draw"), "word"),
+        (PRETRAINING, ("train", "whole_word"), True),
+        (PRETRAINING, ("train", "compile"), "on"),
         (PRETRAINING, ("model", "pool_last"), True),
         (FINETUNING, ("train", "freeze"), "embeddings"),
         (FINETUNING, ("task", "options", "metric"), "mcc"),

@@ -59,6 +59,9 @@ MAY_CHANGE = frozenset(
 """Settings that a resumed run may change: they do not alter what is computed (`threads`, `shard_weights`: but for
 rounding)."""
 
+_ONCE = {"compile": "off", "whole_word": False}
+"""What was so before there was a choice, of settings whose default is written as what it means in a run."""
+
 SET_ASIDE = "degenerate-"
 """How the folders are called, inside a run folder, of attempts that came to nothing."""
 _FILES = ("state.safetensors", "state.json")
@@ -300,7 +303,7 @@ def _require_same(
 def _defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the defaults of everything in a run's configuration that has one, as JSON has them."""
     found = {"model": _defaults_of(BertConfig)}
-    found["train"] = _defaults_of(FinetuneConfig if "task" in config else PretrainConfig)
+    found["train"] = _defaults_of(FinetuneConfig if "task" in config else PretrainConfig) | _ONCE
     if "task" in config:
         found["task"] = {"options": _defaults_of(TASKS.get(config["task"].get("name")))}
     return dict(json.loads(json.dumps(found)))
