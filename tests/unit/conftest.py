@@ -1,5 +1,6 @@
 """A small model folder, and what it takes to be refused well."""
 
+import random
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bertwright.config import BertConfig
+from bertwright.config import BertConfig, DataConfig
+from bertwright.data.build import build_shards
 from bertwright.errors import BertwrightError
 from bertwright.model.bert import Bert
 from bertwright.model.heads import MaskedLMHead, NextSentenceHead
@@ -28,6 +30,21 @@ def written(tmp_path: Path) -> Callable[[str, str | bytes], Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def invented_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of 50 documents of invented words, some of them far commoner than others; a fifth is held out."""
+    home = tmp_path_factory.mktemp("invented")
+    rng = random.Random(0)
+    words = [f"w{number}" for number in range(60)]
+    sentences = [" ".join(rng.choices(words, range(1, 61), k=rng.randint(3, 9))) + "." for _ in range(600)]
+    documents = ["\n".join(sentences[start : start + 12]) for start in range(0, 600, 12)]
+    (home / "text.txt").write_text("\n\n".join(documents), encoding="utf-8")
+    wordpiece = WordPiece([*SPECIAL_TOKENS, ".", *words], TextRules(lowercase=True))
+    config = DataConfig(max_length=32, held_out_prob=0.2)
+    build_shards([home / "text.txt"], wordpiece, home / "shards", config, workers=1)
+    return home / "shards"
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import random
 from pathlib import Path
 
 import pytest
@@ -10,12 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bertwright.cli import run
-from bertwright.config import BertConfig, DataConfig, PretrainConfig
-from bertwright.data.build import build_shards
+from bertwright.config import BertConfig, PretrainConfig
 from bertwright.errors import BertwrightError
 from bertwright.recipes import RECIPES, Recipe
-from bertwright.text.rules import TextRules
-from bertwright.text.wordpiece import SPECIAL_TOKENS, WordPiece
 from bertwright.training import budget as module
 from bertwright.training.budget import Costs, seconds_of, within_budget
 from bertwright.training.plan import plan_pretraining
@@ -28,17 +24,8 @@ DIALS = PretrainConfig(batch_tokens=256, micro_batch_tokens=128, precision="fp32
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("shards")
-    rng = random.Random(0)
-    words = [f"w{number}" for number in range(60)]
-    sentences = [" ".join(rng.choices(words, range(1, 61), k=rng.randint(3, 9))) + "." for _ in range(600)]
-    documents = ["\n".join(sentences[start : start + 12]) for start in range(0, 600, 12)]
-    (home / "text.txt").write_text("\n\n".join(documents), encoding="utf-8")
-    wordpiece = WordPiece([*SPECIAL_TOKENS, ".", *words], TextRules(lowercase=True))
-    config = DataConfig(max_length=32, held_out_prob=0.2)
-    build_shards([home / "text.txt"], wordpiece, home / "shards", config, workers=1)
-    return home / "shards"
+def shards(invented_shards: Path) -> Path:
+    return invented_shards
 
 
 # Times

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 import os
-import random
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -15,14 +14,12 @@ import pytest
 import torch
 
 from bertwright.cli import app, run
-from bertwright.config import BertConfig, DataConfig, PretrainConfig
-from bertwright.data.build import build_shards
+from bertwright.config import BertConfig, PretrainConfig
 from bertwright.data.shards import ShardSet
 from bertwright.errors import BertwrightError
 from bertwright.model.bert import Bert
 from bertwright.objectives import OBJECTIVES
-from bertwright.text.rules import TextRules
-from bertwright.text.wordpiece import SPECIAL_TOKENS, WordPiece
+from bertwright.text.wordpiece import WordPiece
 from bertwright.training import plan as module
 from bertwright.training.optim import BertAdam
 from bertwright.training.plan import Plan, plan_pretraining
@@ -40,16 +37,8 @@ OVERHEAD = 20_000
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("shards")
-    rng = random.Random(0)
-    words = [f"w{number}" for number in range(60)]
-    sentences = [" ".join(rng.choices(words, range(1, 61), k=rng.randint(3, 9))) + "." for _ in range(600)]
-    documents = ["\n".join(sentences[start : start + 12]) for start in range(0, 600, 12)]
-    (home / "text.txt").write_text("\n\n".join(documents), encoding="utf-8")
-    wordpiece = WordPiece([*SPECIAL_TOKENS, ".", *words], TextRules(lowercase=True))
-    build_shards([home / "text.txt"], wordpiece, home / "shards", DataConfig(max_length=32), workers=1)
-    return home / "shards"
+def shards(invented_shards: Path) -> Path:
+    return invented_shards
 
 
 def planned(shards: Path, *, probe_seconds: float = 0.0, **changes: Any) -> Plan:
