@@ -18,6 +18,12 @@ os.environ.setdefault("NO_COLOR", "1")
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let tests/conformance run over a task of somebody's own."""
+    words = "MODULE:NAME of a task and of what writes its file: tests/conformance runs over it alone"
+    parser.addoption("--case", action="append", default=[], help=words)
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The repository."""

@@ -31,7 +31,7 @@ from bertwright.model.folder import read_config, read_wordpiece
 from bertwright.model.hub import bert_folder
 from bertwright.model.names import KNOWN_HEADS
 from bertwright.model.weights import load_model
-from bertwright.tasks import Example, Feature, Prediction, Task, load_task, task_from_json
+from bertwright.tasks import Example, Feature, Prediction, Task, load_task, task_from_json, task_to_json
 from bertwright.tasks.adopt import adopt_task
 from bertwright.tasks.base import pack
 from bertwright.text.encoding import Encoding
@@ -96,7 +96,7 @@ class Predictor:
         model = load_with_head(folder, saved[0] if saved else None).to(device or prepared)
         task, max_length = saved or (adopt_task(model, folder), None)
         if task is not None and options:
-            task = task_from_json({"name": task.name, "options": {**task.options(), **options}})
+            task = task_from_json({**task_to_json(task), "options": {**task.options(), **options}})
             if task.head_key(model.config) not in model.heads:
                 what = f"these options ask for another head than the model has: {', '.join(model.heads)}"
                 raise BertwrightError(what, where=folder, fix="leave them out, or fine-tune with them")

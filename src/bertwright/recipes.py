@@ -200,5 +200,5 @@ def get_preset(name: str, *, task: str) -> dict[str, Any]:
     if task not in PRESETS[name].tasks:
         fitting = ", ".join(other for other in PRESETS if task in PRESETS[other].tasks)
         raise BertwrightError(f"preset {name} is for {' and '.join(PRESETS[name].tasks)}, not for {task}",
-                              fix=f"choose one of: {fitting}")  # fmt: skip
+                              fix=f"choose one of: {fitting}" if fitting else "leave out --preset")  # fmt: skip
     return PRESETS[name].settings

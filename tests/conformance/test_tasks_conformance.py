@@ -1,8 +1,15 @@
-"""What every member of `TASKS` must do. A new task adds one entry to `CASES` and passes all of this."""
+"""What every member of `TASKS` must do. A new task adds one entry to `CASES` and passes all of this.
+
+A task of somebody's own, in a module that Python finds: `pytest tests/conformance/test_tasks_conformance.py --case
+my.module:CASE`, where `CASE` has a `task`, and `write`, which writes a file of eight examples into a folder.
+"""
 
 import dataclasses
 import json
 import logging
+import pkgutil
+import sys
+import types
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
@@ -161,9 +168,31 @@ CASES = {
 }
 
 
-@pytest.fixture(params=CASES.values(), ids=CASES.keys())
-def case(request) -> Case:
-    return request.param
+def documented_stars() -> Case:
+    """The task of one's own that the documentation shows."""
+    page = (Path(__file__).resolve().parents[2] / "docs/en/python.md").read_text(encoding="utf-8")
+    lines = page.partition("$ cat > stars.py <<'END'\n")[2].partition("\n> END\n")[0].split("\n")
+    module = sys.modules["stars_of_the_docs"] = types.ModuleType("stars_of_the_docs")
+    exec(compile("\n".join(line[2:] for line in lines), "stars.py", "exec"), vars(module))
+    return Case(module.StarsTask(most=3), write_stars)
+
+
+def write_stars(folder: Path) -> Path:
+    path = folder / "stars.csv"
+    texts = ["bad poor plot !", "the scene was fine", "good actor good film"]
+    rows = [f"{texts[number % 3]}{' very' * (number // 2)},{number % 3 + 1}" for number in range(8)]
+    path.write_text("text,label\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    return path
+
+
+OWN = {"own": documented_stars()}
+
+
+def pytest_generate_tests(metafunc):
+    if "case" in metafunc.fixturenames:
+        given = {name: pkgutil.resolve_name(name) for name in metafunc.config.getoption("case")}
+        cases = given or CASES | OWN
+        metafunc.parametrize("case", cases.values(), ids=cases.keys())
 
 
 @pytest.fixture
@@ -178,7 +207,8 @@ def task(case, examples):
 
 @pytest.fixture
 def model(case, task):
-    return Bert(case.config, TaskObjective(task).heads(case.config))
+    config = getattr(case, "config", CONFIG)
+    return Bert(config, TaskObjective(task).heads(config))
 
 
 @pytest.fixture

@@ -65,6 +65,9 @@ app.command(labelled.check, sort_key=6)
 app.command(finetune)
 for each in (tuning.classify, tuning.regress, tuning.choice, tuning.qa, tuning.tag):
     finetune.command(each, config=(settings_from(FinetuneConfig), whole_numbers))
+OWN_TASK = "MODULE:CLASS"
+"""What the help calls the command for a task of one's own; people type the name of their class in its place."""
+finetune.command(tuning.own, name=OWN_TASK, config=(settings_from(FinetuneConfig), whole_numbers))
 app.command(models.predict, sort_key=7)
 app.command(models.evaluate, sort_key=8)
 app.command(labelled.score, sort_key=9)
@@ -84,6 +87,9 @@ def run(argv: Sequence[str]) -> int:
     Returns:
         The exit status: 0; 1 after an error, of which one message was printed; 128 + signal after one (130: Ctrl-C).
     """
+    match argv:
+        case ["finetune", task, *_] if ":" in task and task != OWN_TASK:
+            argv = ["finetune", OWN_TASK, *argv[1:]]
     try:
         app(list(argv), exit_on_error=False, print_error=False, help_on_error=False)
         sys.stdout.flush()

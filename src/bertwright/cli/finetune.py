@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from bertwright.cli import console
 from bertwright.cli.commands import finish, training
-from bertwright.cli.flags import Output, Switch, Training
+from bertwright.cli.flags import Output, Switch, TaskChanges, Training
 from bertwright.cli.task_view import print_trials
 from bertwright.config import FinetuneConfig
 from bertwright.errors import BertwrightError
@@ -117,6 +117,28 @@ def tag(
     from bertwright.tasks import TagTask
 
     train(TagTask(**to_dict(options)), run, dials, output)
+
+
+def own(
+    task: str,
+    /,
+    *,
+    run: RunOptions,
+    option: list[str] = [],  # noqa: B006
+    dials: Annotated[FinetuneConfig, Training] = FinetuneConfig(),
+    output: Output = Output(),
+) -> None:
+    """A task of your own: MODULE:CLASS, a subclass of bertwright.tasks.Task in a module that Python finds from here.
+
+    Args:
+        task: Such as my.module:MyTask.
+        option: Any field of the class as NAME=VALUE, such as text_column=body; may be repeated.
+    """
+    from bertwright.tasks import task_from_json
+    from bertwright.tasks.own import trust
+
+    trust(task.partition(":")[0])
+    train(task_from_json({"name": task, "options": TaskChanges(option=option).to_json()}), run, dials, output)
 
 
 def train(task: Task, run: RunOptions, dials: FinetuneConfig, output: Output) -> None:

@@ -57,6 +57,15 @@ class TaskChanges:
     """Names of the columns, for a CSV or TSV file whose first line is data already."""
     option: list[str] = field(default_factory=list)
     """Any option of the task as NAME=VALUE, such as null_threshold=1.5; may be repeated."""
+    trust: list[str] = field(default_factory=list)
+    """Module of a task of somebody's own that the model folder names: it is imported, which runs its code."""
+
+    def import_trusted(self) -> None:
+        """Import the modules that are trusted."""
+        from bertwright.tasks.own import trust
+
+        for module in self.trust:
+            trust(module)
 
     def to_json(self) -> dict[str, Any]:
         """Return the options that were given.

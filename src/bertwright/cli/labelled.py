@@ -39,7 +39,7 @@ def check(
 
     Args:
         files: Of a corpus: text files (.txt, .jsonl; also .gz, .xz, .zst), folders or patterns. With --task: one file.
-        task: classify, regress, choice, qa or tag.
+        task: classify, regress, choice, qa or tag, or MODULE:CLASS of your own.
         vocab: Of a corpus: vocabulary or model folder, to tell how it fits.
         against: Of a corpus: files of examples or texts (.csv, .tsv, .json, .jsonl, .parquet, .txt) not to be in it.
         workers: Of a corpus: processes; 0: one per processor core. The result is the same for any number.
@@ -68,8 +68,11 @@ def _check_labelled(
 ) -> None:  # fmt: skip
     from bertwright.tasks import task_from_json
     from bertwright.tasks.checking import check_examples
+    from bertwright.tasks.own import trust
     from bertwright.text.wordpiece import WordPiece
 
+    if ":" in task:
+        trust(task.partition(":")[0])
     asked = task_from_json({"name": task, "options": changes.to_json()})
     examples = asked.read(file)
     asked = asked.learn(examples)

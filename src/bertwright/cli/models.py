@@ -85,6 +85,7 @@ def predict(
     if bool(texts) == (input is not None):
         found = "texts and --input together" if texts else "no text"
         raise BertwrightError(found, fix='bertwright predict MODEL "a text" or bertwright predict MODEL --input FILE')
+    changes.import_trusted()
     predictor = Predictor.load(model, options=changes.to_json() or None)
     task = predictor.require_task()
     if input is None:
@@ -116,6 +117,7 @@ def evaluate(
     """
     from bertwright.evaluation import evaluate as run
 
+    changes.import_trusted()
     evaluation = run(model, data, options=changes.to_json())
     if out is not None:
         evaluation.save(out)

@@ -27,6 +27,7 @@ from bertwright.model.heads import Head
 from bertwright.model.weights import save_model
 from bertwright.tasks.base import Example, Feature, Prediction, Task
 from bertwright.tasks.choice import ChoiceTask
+from bertwright.tasks.own import own_name, own_task
 from bertwright.tasks.qa import QATask
 from bertwright.tasks.regression import RegressTask
 from bertwright.tasks.sentence import ClassifyTask
@@ -80,19 +81,27 @@ class TaskObjective:
 def get_task(name: str, *, where: object = None) -> type[Task]:
     """Return a task's class; `where` names the file that asks for it in messages.
 
+    Args:
+        name: of the table, or `MODULE:CLASS` of a task of one's own, whose module is imported; see `tasks.own`.
+        where: the file that asks for it.
+
     Raises:
         BertwrightError: there is no such task; the nearest is named.
     """
+    if ":" in name:
+        return own_task(name, where=where)
     try:
         return TASKS[name]
     except KeyError:
         what = f"unknown task {name!r}{nearest(name, TASKS)}"
-        raise BertwrightError(what, where=where, fix=f"use one of: {', '.join(TASKS)}") from None
+        fix = f"use one of: {', '.join(TASKS)}, or MODULE:CLASS of your own"
+        raise BertwrightError(what, where=where, fix=fix) from None
 
 
 def task_to_json(task: Task) -> dict[str, Any]:
-    """Return a task's name and options as JSON values."""
-    return {"name": task.name, "options": task.options()}
+    """Return a task's name, or `MODULE:CLASS` where it is not of the table, and its options as JSON values."""
+    name = task.name if TASKS.get(task.name) is type(task) else own_name(type(task))
+    return {"name": name, "options": task.options()}
 
 
 def task_from_json(values: Mapping[str, Any], *, where: object = None) -> Task:
@@ -132,7 +141,14 @@ def load_task(folder: Path) -> tuple[Task, int] | None:
 
 
 def task_files(folder: Path, model: Bert) -> dict[str, str]:
-    """Return the text of a model folder's task.json by its name, or nothing if the model lacks the task's head."""
-    task = load_task(folder)
-    kept = task is not None and task[0].head_name in model.heads
-    return {TASK_FILE: (folder / TASK_FILE).read_text(encoding="utf-8")} if kept else {}
+    """Return the text of a model folder's task.json by its name, or nothing if the model lacks the task's head.
+
+    A task of somebody's own is not asked which head it has: that would run its code.
+    """
+    path = folder / TASK_FILE
+    if path.exists() and ":" in str(read_json(path).get("name")):
+        kept = not set(model.heads) <= {"mlm", "nsp"}
+    else:
+        task = load_task(folder)
+        kept = task is not None and task[0].head_name in model.heads
+    return {TASK_FILE: path.read_text(encoding="utf-8")} if kept else {}

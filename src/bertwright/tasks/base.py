@@ -88,8 +88,8 @@ class Feature:
 class Task(HeadOptions, ABC):
     """What is asked of the model. Paper: 4."""
 
-    name: ClassVar[str]
-    """Key in `TASKS` and in task.json."""
+    name: ClassVar[str] = "own"
+    """Key in `TASKS` and in task.json; of no use to a task of one's own, which is known by its module and class."""
     usual_length: ClassVar[int] = 128
     """Longest input, tokens, where the user does not say."""
     reads_text_files: ClassVar[bool] = False

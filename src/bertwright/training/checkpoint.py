@@ -29,7 +29,7 @@ from bertwright.config import BertConfig, FinetuneConfig, PretrainConfig
 from bertwright.errors import BertwrightError
 from bertwright.files import explain_os_errors, new_folder, sha256_of, sweep
 from bertwright.json_values import read_json
-from bertwright.tasks import TASKS
+from bertwright.tasks import get_task
 from bertwright.training.board import BOARDS, Board, open_boards
 
 log = logging.getLogger(__name__)
@@ -305,7 +305,8 @@ def _defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     found = {"model": _defaults_of(BertConfig)}
     found["train"] = _defaults_of(FinetuneConfig if "task" in config else PretrainConfig) | _ONCE
     if "task" in config:
-        found["task"] = {"options": _defaults_of(TASKS.get(config["task"].get("name")))}
+        name = config["task"].get("name")
+        found["task"] = {"options": _defaults_of(None if name is None else get_task(name))}
     return dict(json.loads(json.dumps(found)))
 
 
