@@ -1,10 +1,13 @@
 """Muon for the layers' matrices: what it takes, its steps, its state; and a trapezoid's rates."""
 
+import dataclasses
+
 import pytest
 import torch
 
 from bertwright.batch import Batch
 from bertwright.config import BertConfig, PretrainConfig
+from bertwright.errors import BertwrightError
 from bertwright.model.bert import Bert
 from bertwright.objectives import MaskedLMAndNextSentence
 from bertwright.training.muon import MatrixMuon
@@ -153,6 +156,11 @@ def test_it_learns():
         optimizer.step(number, config.lr, optimizer.gradient_norm())
         optimizer.zero_grad()
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_parts_of_matrices_are_refused():
+    with pytest.raises(BertwrightError, match="'muon' needs whole matrices"):
+        dataclasses.replace(CONFIG, shard_weights=True)
 
 
 # The trapezoid
