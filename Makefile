@@ -24,7 +24,7 @@ demo: $(VENV)/.core ## The whole life of a BERT in miniature, offline, in minute
 	$(BIN)/bertwright demo
 
 test: $(VENV)/.dev oracles ## Run every test
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --maxprocesses 4
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal
 
 trials: $(VENV)/.dev ## Kill training many times, also inside a save, and see that every run ends the same
 	OMP_NUM_THREADS=1 TRIALS=20 $(BIN)/pytest -s -k random_moments --timeout 3600 tests/e2e/test_resume.py
