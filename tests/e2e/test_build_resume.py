@@ -26,8 +26,11 @@ NUM_KILLS = 6  # for each number of workers
 MOST_SECONDS = 600
 WORDS = [f"w{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(300)]
 WORDPIECE = WordPiece([*SPECIAL_TOKENS, ".", *WORDS], TextRules(lowercase=True))
-# The real command, but with small shards, so that a small corpus has many of them.
+# The real command, but with small shards, so that a small corpus has many of them; and Ctrl-C reaches it, though the
+# tests may run in the background of a shell, where it is ignored.
 SCRIPT = f"""
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from functools import partial
 from bertwright.data import build
 build.partition = partial(build.partition, shard_characters={SHARD_CHARACTERS})
